@@ -1,0 +1,1 @@
+"""Prompts, the multi-view diffusion model, distillation, stages and the command line."""

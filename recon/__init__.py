@@ -1,0 +1,1 @@
+"""Views to field to mesh to material to asset files; asset inspection."""

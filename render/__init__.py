@@ -1,0 +1,1 @@
+"""Cameras, conventions, G-buffers, splat rendering, PBR shading and turntables."""

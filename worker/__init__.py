@@ -1,0 +1,1 @@
+"""The job engine: Celery tasks, job store and HTTP service."""

@@ -1,0 +1,269 @@
+"""Cuts the object out of a picture and frames it as the model's reference view.
+
+In: any RGBA picture. Out: a square RGBA picture with the object centred and filling
+80 % of it. The mask comes from the first that can tell:
+
+1. the picture's own alpha;
+2. a plain background, also one that is lit unevenly: a quadratic colour model of the border in
+   CIE Lab, flooded inwards from the border;
+3. `rembg`, when it is installed;
+4. colour statistics of border against centre, made sharp by a random walk (Grady, 2006, in
+   scikit-image): the idea of GrabCut (Rother et al., 2004) with soft labels.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Bool, Float
+from PIL import Image
+from scipy import ndimage
+from skimage.color import lab2rgb, rgb2lab
+from skimage.segmentation import random_walker
+
+from render.conventions import srgb_to_linear_np
+from render.errors import InputError
+
+Method = Literal["alpha", "plain background", "rembg", "colour statistics"]
+
+FILL = 0.8
+"""Part of the frame that the object's longer side takes; the model is trained with such references."""
+MAX_FRAME_PX = 512
+WORK_SIDE_PX = 1024
+"""Pictures are cut out at no more than this: a frame of the model has 128 pixels."""
+PLAIN_BORDER = 0.8
+"""Part of the border that must fit the background's model; the rest may be the object, cut by the frame."""
+MIN_THRESHOLD = 7.0
+"""Lab units: above JPEG's noise (2 to 4 at quality 75), below what a plain object differs by."""
+LIGHTNESS_WEIGHT = 0.6
+"""Shadows on the background change L and hardly a and b; they should not count as object."""
+
+
+@dataclass(frozen=True)
+class CutOut:
+    """A framed object and how it was found."""
+
+    image: Image.Image
+    """Square RGBA; colours of soft edges are the object's own."""
+    method: Method
+
+
+def cut_out(image: Image.Image) -> CutOut:
+    """The object of an RGBA picture, framed. `InputError` when none can be told from the background."""
+    image = image.convert("RGBA")
+    if max(image.size) > WORK_SIDE_PX:
+        image = _resized(image, WORK_SIDE_PX / max(image.size))
+    pixels = np.asarray(image, np.float32) / 255.0
+    rgb, alpha = pixels[..., :3], pixels[..., 3]
+    if alpha.max() < 0.5:
+        raise InputError("The image is fully transparent; there is nothing to make.")
+    if (alpha < 0.5).mean() > 0.005:
+        return CutOut(_framed(rgb, alpha), "alpha")
+    plain = plain_background_alpha(rgb)
+    if plain is not None:
+        alpha, rgb = plain
+        return CutOut(_framed(rgb, alpha), "plain background")
+    if importlib.util.find_spec("rembg") is not None:
+        return CutOut(_framed(rgb, _rembg_alpha(image)), "rembg")
+    return CutOut(_framed(rgb, statistics_alpha(rgb)), "colour statistics")
+
+
+def plain_background_alpha(
+    rgb: Float[np.ndarray, "H W 3"],
+) -> tuple[Float[np.ndarray, "H W"], Float[np.ndarray, "H W 3"]] | None:
+    """Alpha and edge-corrected colours when the background is plain, else None."""
+    height, width = rgb.shape[:2]
+    lab = rgb2lab(rgb).astype(np.float32)
+    border = _border(height, width, max(2, round(0.02 * min(height, width))))
+    background_lab, scatter = _background_model(lab, border)
+    difference = (lab - background_lab) * np.array([LIGHTNESS_WEIGHT, 1.0, 1.0], np.float32)
+    distance = np.sqrt((difference**2).sum(-1))
+    threshold = max(MIN_THRESHOLD, 4.0 * scatter)
+    if threshold > 3 * MIN_THRESHOLD or (distance[border] < threshold).mean() < PLAIN_BORDER:
+        return None
+    similar = distance < threshold
+    labels, _ = ndimage.label(similar)
+    reached = np.unique(labels[_border(height, width, 1) & similar])
+    background = np.isin(labels, reached[reached > 0])
+    # Holes (a handle, the gap in a chair's back) are background when they match it much better than the
+    # threshold asks: a pale patch of the object seldom does.
+    sizes = ndimage.sum_labels(similar, labels, np.arange(labels.max() + 1))
+    medians = ndimage.median(distance, labels, np.arange(labels.max() + 1))
+    holes = np.flatnonzero(
+        (sizes > 5e-4 * height * width) & (np.nan_to_num(medians, nan=9e9) < threshold / 4)
+    )
+    background |= np.isin(labels, holes[holes > 0])
+    background = _with_shadows(rgb, lab, background_lab, background)
+    solid = _without_specks(~background)
+    if not solid.any() or solid.mean() > 0.95:
+        return None
+    # Soft edge: where a pixel of the rim is a mixture, its distance to the background lies between 0 and
+    # that of the object's colour next to it.
+    inside = ndimage.binary_erosion(solid, iterations=2)
+    nearest = ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)
+    full = distance[tuple(nearest)] if inside.any() else distance
+    rim = ndimage.binary_dilation(solid, iterations=1) & ~inside
+    ramp = np.clip(distance / np.maximum(full, threshold), 0.0, 1.0)
+    alpha = np.where(rim, ramp, solid).astype(np.float32)
+    corrected = np.where((rim & (alpha < 0.99))[..., None], rgb[tuple(nearest)] if inside.any() else rgb, rgb)
+    return alpha, corrected.astype(np.float32)
+
+
+def _with_shadows(
+    rgb: Float[np.ndarray, "H W 3"],
+    lab: Float[np.ndarray, "H W 3"],
+    background_lab: Float[np.ndarray, "H W 3"],
+    background: Bool[np.ndarray, "H W"],
+) -> Bool[np.ndarray, "H W"]:
+    """The background and the soft shadows that lie on it.
+
+    A shadow is the background's colour times a factor, and fades in without an edge. A grey object on
+    white has the colour of a shadow too, but an edge around it, where the flood stops.
+    """
+    base = np.maximum(srgb_to_linear_np(lab2rgb(background_lab).astype(np.float32)), 1e-3)
+    ratio = srgb_to_linear_np(rgb) / base
+    factor = ratio.mean(-1)
+    grey = (np.ptp(ratio, axis=-1) < 0.12 * np.maximum(factor, 0.2)) & (factor > 0.25) & (factor < 1.05)
+    lightness = ndimage.gaussian_filter(lab[..., 0], 1.0)
+    soft = np.hypot(*np.gradient(lightness)) < 2.5  # Lab units per pixel
+    labels, _ = ndimage.label((grey & soft) | background)
+    touched = np.unique(labels[background])
+    shadow = np.isin(labels, touched[touched > 0])
+    # A pixel or two between shadow and object are neither: part of the edge.
+    return background | ndimage.binary_opening(shadow, iterations=1)
+
+
+def _background_model(
+    lab: Float[np.ndarray, "H W 3"], border: Bool[np.ndarray, "H W"]
+) -> tuple[Float[np.ndarray, "H W 3"], float]:
+    """Quadratic surface through the border's Lab colours and its scatter (robust, in Lab units).
+
+    Reweighted least squares with Cauchy weights: parts of the border that the object covers lose their say.
+    """
+    height, width = lab.shape[:2]
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    terms = np.stack([np.ones_like(x), x, y, x * x, x * y, y * y], -1).reshape(-1, 6)
+    chosen = np.flatnonzero(border.ravel())
+    chosen = chosen[:: max(1, len(chosen) // 8000)]
+    design, target = terms[chosen], lab.reshape(-1, 3)[chosen].astype(np.float64)
+    # The start is the commonest colour, not the mean: the object may cover a third of the border.
+    start = np.median(target, axis=0)
+    residual = np.linalg.norm(target - start, axis=1)
+    coefficients = np.zeros((6, 3))
+    for _ in range(12):
+        scale = max(1.5 * float(np.median(residual)), 1.0)
+        weights = 1.0 / (1.0 + (residual / scale) ** 2)
+        weighted = design * weights[:, None]
+        # The ridge keeps the curved terms small where the border says little about them.
+        ridge = np.diag([1e-9, 1e-2, 1e-2, 1e-1, 1e-1, 1e-1]) * weights.sum()
+        coefficients = np.linalg.solve(design.T @ weighted + ridge, weighted.T @ target)
+        residual = np.linalg.norm(target - design @ coefficients, axis=1)
+    model = (terms @ coefficients).reshape(lab.shape).astype(np.float32)
+    return model, float(np.median(residual))
+
+
+def statistics_alpha(rgb: Float[np.ndarray, "H W 3"], rounds: int = 4) -> Float[np.ndarray, "H W"]:
+    """Alpha of the object in the middle of a cluttered picture. `InputError` when it does not stand out."""
+    height, width = rgb.shape[:2]
+    scale = min(1.0, 160 / max(height, width))
+    small = np.asarray(_resized(Image.fromarray((rgb * 255).astype(np.uint8)), scale), np.float32) / 255.0
+    rows, columns = small.shape[:2]
+    lab = rgb2lab(small)
+    bins = np.clip(((lab + np.array([0.0, 110.0, 110.0])) / [101, 220, 220] * 16).astype(int), 0, 15)
+    flat = np.ravel_multi_index(tuple(np.moveaxis(bins, -1, 0)), (16, 16, 16))
+    y, x = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
+    radius = np.hypot(x, y)
+    border = _border(rows, columns, max(2, rows // 20))
+    weight = np.exp(-2.0 * radius**2)
+    weight[border] = 0.0
+    for _ in range(rounds):
+        inside = _colour_histogram(flat, weight)
+        outside = _colour_histogram(flat, 1.0 - weight)
+        likelihood = inside / (inside + outside)
+        score = likelihood[flat] * np.exp(-0.5 * radius**2)
+        labels = np.zeros((rows, columns), np.int32)
+        labels[(score > np.quantile(score, 0.9)) & ~border] = 1
+        labels[(score < np.quantile(score, 0.35)) | border] = 2
+        probability = random_walker(
+            lab / 100.0,
+            labels,
+            beta=400,
+            mode="cg_j",
+            channel_axis=-1,
+            return_full_prob=True,
+            tol=1e-5,
+            prob_tol=0.1,
+        )[0]
+        weight = np.clip(probability, 0.0, 1.0)
+        weight[border] = 0.0
+    alpha = ndimage.zoom(weight, (height / rows, width / columns), order=1, grid_mode=True, mode="nearest")
+    alpha = np.clip((alpha[:height, :width] - 0.4) / 0.2, 0.0, 1.0).astype(np.float32)
+    alpha *= _without_specks(alpha > 0.5)
+    separation = abs(float(np.average(likelihood[flat], weights=weight + 1e-9)) - 0.5)
+    if not 0.02 < (alpha > 0.5).mean() < 0.8 or separation < 0.15:
+        raise InputError(
+            "The object cannot be told from the background of the image. Use a plain background or a PNG "
+            'with transparency, or: pip install "maquette[cutout]"'
+        )
+    return alpha
+
+
+def _colour_histogram(flat: np.ndarray, weight: np.ndarray) -> Float[np.ndarray, " bins"]:
+    counts = np.bincount(flat.ravel(), weight.ravel(), minlength=16**3).reshape(16, 16, 16)
+    smooth = ndimage.gaussian_filter(counts, 0.7).ravel() + 1e-3
+    return smooth / smooth.sum()
+
+
+def _rembg_alpha(image: Image.Image) -> Float[np.ndarray, "H W"]:
+    from rembg import remove
+
+    try:
+        mask = remove(image.convert("RGB"), only_mask=True)
+    except Exception as error:  # its model downloads on first use and fails in as many ways as networks do
+        raise InputError(f"rembg could not cut out the image: {error}") from error
+    return np.asarray(mask.convert("L"), np.float32) / 255.0
+
+
+def _border(height: int, width: int, thickness_px: int) -> Bool[np.ndarray, "H W"]:
+    border = np.ones((height, width), bool)
+    border[thickness_px:-thickness_px, thickness_px:-thickness_px] = False
+    return border
+
+
+def _without_specks(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+    """`mask` without the parts smaller than a fiftieth of the largest."""
+    labels, count = ndimage.label(mask)
+    if count == 0:
+        return mask
+    sizes = ndimage.sum_labels(mask, labels, np.arange(count + 1))
+    return np.isin(labels, np.flatnonzero(sizes >= sizes.max() / 50)) & mask
+
+
+def _resized(image: Image.Image, scale: float) -> Image.Image:
+    """Smaller or larger, with colours weighted by alpha."""
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    if image.mode != "RGBA":
+        return image.resize(size, Image.Resampling.LANCZOS)
+    return image.convert("RGBa").resize(size, Image.Resampling.LANCZOS).convert("RGBA")
+
+
+def _framed(rgb: Float[np.ndarray, "H W 3"], alpha: Float[np.ndarray, "H W"]) -> Image.Image:
+    """The object centred in a square, its longer side `FILL` of it."""
+    rows, columns = np.flatnonzero((alpha > 0.5).any(1)), np.flatnonzero((alpha > 0.5).any(0))
+    if len(rows) == 0:
+        raise InputError("No object was found in the image; there is nothing to make.")
+    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
+    longer = int(max(bottom - top, right - left))
+    if longer < 24:
+        raise InputError(f"The object in the image is only {longer} pixels large; at least 24 are needed.")
+    side = round(longer / FILL)
+    rgba = (np.concatenate([rgb, alpha[..., None]], -1) * 255 + 0.5).astype(np.uint8)
+    picture = Image.fromarray(rgba)
+    frame = Image.new("RGBA", (side, side))
+    # Soft rims reach past the box by a pixel or two; the crop takes the whole frame around it.
+    corner = (int(left + right - side) // 2, int(top + bottom - side) // 2)
+    frame.paste(picture.crop((*corner, corner[0] + side, corner[1] + side)))
+    return _resized(frame, min(1.0, MAX_FRAME_PX / side))

@@ -1,0 +1,55 @@
+"""What the user asks for: text, an image, or both, and what to avoid.
+
+Text is cleaned (Unicode NFC, white space joined) and refused when it is empty without
+an image, too long, or holds control characters. Images are read by `pipeline.image`
+and cut out by `pipeline.cutout` before they come here.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from dataclasses import dataclass
+
+from PIL import Image
+
+from render.errors import InputError
+
+MAX_CHARACTERS = 1_000
+"""The text encoder reads 256 word pieces, about 1,000 characters; the rest would be ignored."""
+
+
+def clean_text(text: str, name: str = "prompt") -> str:
+    """`text` in NFC with white space joined; `InputError` when it is too long or holds control characters."""
+    joined = " ".join(unicodedata.normalize("NFC", text).split())
+    if len(joined) > MAX_CHARACTERS:
+        raise InputError(f"The {name} has {len(joined):,} characters; at most {MAX_CHARACTERS:,} are read.")
+    for position, character in enumerate(joined):
+        # Cc: control, Cs: half of a surrogate pair (undecodable input), Co and Cn: no known character.
+        if unicodedata.category(character) in {"Cc", "Cs", "Co", "Cn"}:
+            raise InputError(
+                f"The {name} holds the unreadable character U+{ord(character):04X} at {position + 1}."
+            )
+    return joined
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """A request to the multi-view model. At least one of `text` and `image` is given."""
+
+    text: str = ""
+    image: Image.Image | None = None
+    """RGBA, square, the object cut out (see `pipeline.cutout`)."""
+    negative: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "text", clean_text(self.text))
+        object.__setattr__(self, "negative", clean_text(self.negative, "negative prompt"))
+        if not self.text and self.image is None:
+            raise InputError(
+                "The prompt is empty. Say what to make, for example: a wooden barrel, or give --image."
+            )
+        if self.image is not None and (self.image.mode != "RGBA" or self.image.width != self.image.height):
+            raise InputError(
+                f"A prompt's image is square RGBA; this one is {self.image.mode} of {self.image.size}. "
+                "Use pipeline.cutout.cut_out."
+            )

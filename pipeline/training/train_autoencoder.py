@@ -1,0 +1,164 @@
+"""Trains the G-buffer autoencoder on views rendered as they are needed."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pipeline.multiview.autoencoder import GBufferAutoencoder
+from pipeline.multiview.codec import ALPHA, COLOR, HEIGHT, METALLIC, NORMAL, ROUGHNESS
+from pipeline.training.props import Prop, is_asked_for, load_props, recolored, rematerialed
+from pipeline.training.views import cameras_of, network_images, training_poses
+from pipeline.training.weights import MasterWeights, warmup_cosine, working_dtype
+
+
+@dataclass(frozen=True)
+class AutoencoderTraining:
+    """Recipe of the autoencoder."""
+
+    minutes: float = 25.0
+    """Planned length; the learning-rate schedule follows the clock."""
+    batch_size: int = 16
+    size: int = 128
+    learning_rate: float = 1.5e-3
+    muon_learning_rate: float = 2e-3
+    warmup_steps: int = 50
+    latent_noise: float = 0.1
+    """Standard deviation of the noise on the latents that the decoder learns from."""
+    decoder_only: bool = False
+    """Leave the encoder as it is, so that what was trained on its latents stays valid."""
+    seed: int = 0
+
+
+def reconstruction_loss(
+    image: Float[Tensor, "n 10 H W"], target: Float[Tensor, "n 10 H W"], known: Float[Tensor, "n 1 H W"]
+) -> Tensor:
+    """L1 on covered pixels, weighted so that a degree of normal, a grey level and a pixel of outline count alike."""
+    alpha = target[:, ALPHA] * 0.5 + 0.5
+    weight = alpha / alpha.sum().clamp_min(1)
+    distance = (image - target).abs()
+    cosine = (image[:, NORMAL] * target[:, NORMAL]).sum(1, keepdim=True)
+    loss = 2.5 * (weight * distance[:, COLOR]).sum()
+    loss = loss + 0.5 * (weight * distance[:, NORMAL]).sum() + 0.5 * (weight * (1 - cosine)).sum()
+    loss = loss + 4.0 * (weight * distance[:, HEIGHT]).sum()
+    material = weight * known
+    loss = loss + 0.5 * (material * (distance[:, METALLIC] + distance[:, ROUGHNESS])).sum()
+    return loss + 2.0 * distance[:, ALPHA].mean() / alpha.mean().clamp_min(0.02).detach() * 0.25
+
+
+def metrics(image: Float[Tensor, "n 10 H W"], target: Float[Tensor, "n 10 H W"]) -> dict[str, float]:
+    """Base colour PSNR, alpha IoU, mean normal error and mean height error, on covered pixels."""
+    cover = target[:, 3] > 0
+    predicted = image[:, 3] > 0
+    color = ((image[:, COLOR].clamp(-1, 1) - target[:, COLOR]) / 2).square().mean(1)[cover].mean()
+    normal = torch.nn.functional.normalize(image[:, NORMAL], dim=1)
+    cosine = (normal * target[:, NORMAL]).sum(1)[cover].clamp(-1, 1)
+    return {
+        "base_color_psnr_db": float(-10 * torch.log10(color)),
+        "alpha_iou": float((cover & predicted).sum() / (cover | predicted).sum()),
+        "normal_deg": float(torch.rad2deg(torch.acos(cosine)).mean()),
+        "height": float((image[:, 7] - target[:, 7]).abs()[cover].mean()),
+        "metallic": float((image[:, 8] - target[:, 8]).abs()[cover].mean() / 2),
+    }
+
+
+def _batch(
+    props: list[Prop], config: AutoencoderTraining, rng: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    images, knowns = [], []
+    for index in rng.integers(len(props), size=config.batch_size // 2):
+        prop = props[index]
+        kind = rng.uniform()
+        if kind < 0.25:
+            prop = recolored(prop, rng)
+        elif kind < 0.4:
+            prop = rematerialed(prop, rng)
+        poses = training_poses(8, rng)
+        chosen = [poses[i] for i in rng.choice(8, 2, replace=False)]
+        image, known = network_images(prop, cameras_of(chosen, config.size))
+        images.append(image)
+        knowns.append(known)
+    return torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(knowns))[:, None]
+
+
+def validation_images(props: list[Prop], count: int, size: int) -> Tensor:
+    """Fixed views of objects that are never trained on."""
+    rng = np.random.default_rng(7)
+    views = []
+    for prop in props[:: max(1, len(props) // count)][:count]:
+        image, _ = network_images(prop, cameras_of([training_poses(8, rng)[rng.integers(8)]], size))
+        views.append(torch.from_numpy(image))
+    return torch.cat(views)
+
+
+def train_autoencoder(data: Path, out: Path, config: AutoencoderTraining, device: torch.device) -> None:
+    """Train into `out` (resumes there); writes `autoencoder/` and `autoencoder.jsonl`."""
+    out.mkdir(parents=True, exist_ok=True)
+    everything = list(load_props(data))
+    props = [p for p in everything if p.split == "train"]
+    props = [p for p in props if is_asked_for(p)]
+    validation = validation_images([p for p in everything if p.split == "val"], 64, config.size)
+    torch.manual_seed(config.seed)
+    dtype = working_dtype(device)
+    model = GBufferAutoencoder()
+    weights = MasterWeights(
+        model,
+        use_muon=lambda name, p: p.ndim == 4 and not name.endswith(("encoder.1.weight", "decoder.0.weight")),
+        learning_rate=config.learning_rate,
+        muon_learning_rate=config.muon_learning_rate,
+        weight_decay=0.01,
+        ema_decay=0.995,
+    )
+    checkpoint = out / "autoencoder.safetensors"
+    if checkpoint.exists():
+        weights.load(checkpoint)
+    if config.decoder_only:
+        for name, p in model.named_parameters():
+            p.requires_grad_(name.startswith("decoder."))
+        model.latent_norm.eval()
+    weights.cast(dtype, keep=lambda name: name == "latent_norm")
+    model.to(device, memory_format=torch.channels_last)
+    rng = np.random.default_rng([config.seed, weights.steps])
+    log = (out / "autoencoder.jsonl").open("a", encoding="utf-8")
+    start, first, last_save = time.monotonic(), weights.steps, time.monotonic()
+    while (elapsed := time.monotonic() - start) < config.minutes * 60:
+        image, known = _batch(props, config, rng)
+        image = image.to(device, memory_format=torch.channels_last)
+        latents = model.encode(image.to(dtype))
+        latents = latents + config.latent_noise * torch.randn_like(latents)
+        loss = reconstruction_loss(model.decode(latents).float(), image, known.to(device))
+        loss.backward()
+        fraction = elapsed / (config.minutes * 60)
+        rate = warmup_cosine(int(fraction * 10_000), 0, 10_000) * min(
+            1.0, (weights.steps - first + 1) / config.warmup_steps
+        )
+        weights.step(rate)
+        if weights.steps % 100 == 0:
+            weights.load_working(weights.ema)
+            model.eval()
+            with torch.no_grad():
+                restored = torch.cat(
+                    [model.decode(model.encode(v.to(device, dtype))).float() for v in validation.split(16)]
+                )
+            model.train()
+            if config.decoder_only:
+                model.latent_norm.eval()
+            weights.load_working(weights.masters)
+            row = {"step": weights.steps, "seconds": round(elapsed), "loss": round(float(loss.detach()), 4)}
+            row |= {k: round(v, 4) for k, v in metrics(restored.cpu(), validation).items()}
+            log.write(json.dumps(row) + "\n")
+            log.flush()
+        if time.monotonic() - last_save > 120:
+            weights.save(checkpoint)
+            last_save = time.monotonic()
+    weights.save(checkpoint)
+    weights.load_working(weights.ema)
+    model.float().eval()
+    model.save_pretrained(out / "autoencoder")

@@ -7,9 +7,10 @@ raises (`CanceledError`) pass through.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Progress(Protocol):
     def __call__(self, fraction: float, message: str = "") -> None:
         """Report `fraction` in [0, 1]; raises `CanceledError` when the run is to stop."""

@@ -53,7 +53,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return data
 
 
-def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
+def build(cls: type[T], data: object, path: str = "") -> T:
     """An instance of the dataclass `cls` from plain values.
 
     Keys that are left out take the class's defaults. `path` is the dotted path of `data`, for errors:
@@ -76,11 +76,18 @@ def build(cls: type[T], data: Mapping[str, Any], path: str = "") -> T:
     try:
         return cls(**values)
     except InputError as error:
-        message = str(error)
-        named = message.split(maxsplit=1)[0].strip(":,.'`") in fields if message else False
-        raise InputError(
-            _join(path, message) if named else f"{path}: {message}" if path else message
-        ) from None
+        raise InputError(_placed(str(error), path, set(fields))) from None
+
+
+def _placed(message: str, path: str, fields: set[str]) -> str:
+    """A class's own complaint with its full dotted path in front."""
+    first = message.split(maxsplit=1)[0].strip(":,'`") if message else ""
+    if first in fields:
+        return _join(path, message)
+    parent, _, group = path.rpartition(".")
+    if group and first.startswith(f"{group}."):
+        return _join(parent, message)
+    return f"{path}: {message}" if path else message
 
 
 def plain(value: Any) -> Plain:

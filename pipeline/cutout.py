@@ -195,7 +195,7 @@ def statistics_alpha(rgb: Float[np.ndarray, "H W 3"], rounds: int = 4) -> Float[
             channel_axis=-1,
             return_full_prob=True,
             tol=1e-5,
-            prob_tol=0.1,
+            prob_tol=1.0,
         )[0]
         weight = np.clip(probability, 0.0, 1.0)
         weight[border] = 0.0

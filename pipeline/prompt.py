@@ -14,8 +14,8 @@ from PIL import Image
 
 from render.errors import InputError
 
-MAX_CHARACTERS = 1_000
-"""The text encoder reads 256 word pieces, about 1,000 characters; the rest would be ignored."""
+MAX_CHARACTERS = 600
+"""The text encoder reads 128 word pieces, about 600 characters of English; the rest would be ignored."""
 
 
 def clean_text(text: str, name: str = "prompt") -> str:

@@ -14,6 +14,7 @@ In: any RGBA picture. Out: a square RGBA picture with the object centred and fil
 from __future__ import annotations
 
 import importlib.util
+import warnings
 from dataclasses import dataclass
 from typing import Literal
 
@@ -187,17 +188,13 @@ def statistics_alpha(rgb: Float[np.ndarray, "H W 3"], rounds: int = 4) -> Float[
         labels = np.zeros((rows, columns), np.int32)
         labels[(score > np.quantile(score, 0.9)) & ~border] = 1
         labels[(score < np.quantile(score, 0.35)) | border] = 2
-        probability = random_walker(
-            lab / 100.0,
-            labels,
-            beta=400,
-            mode="cg_j",
-            channel_axis=-1,
-            return_full_prob=True,
-            tol=1e-5,
-            prob_tol=1.0,
-        )[0]
-        weight = np.clip(probability, 0.0, 1.0)
+        with warnings.catch_warnings():
+            # Across strong edges the system is nearly singular; values outside [0, 1] are clipped below.
+            warnings.filterwarnings("ignore", "The probability range", UserWarning)
+            probability = random_walker(
+                lab / 100.0, labels, beta=400, mode="cg_j", channel_axis=-1, return_full_prob=True
+            )[0]
+        weight = np.clip(np.nan_to_num(probability), 0.0, 1.0)
         weight[border] = 0.0
     alpha = ndimage.zoom(weight, (height / rows, width / columns), order=1, grid_mode=True, mode="nearest")
     alpha = np.clip((alpha[:height, :width] - 0.4) / 0.2, 0.0, 1.0).astype(np.float32)

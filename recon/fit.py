@@ -54,7 +54,7 @@ class FitConfig:
     min_opacity: float = 0.05
     """Gaussians fainter than this at the end are removed."""
     min_contribution_px: float = 0.05
-    """So are those whose compositing weights over all views sum to fewer pixels: nobody sees them."""
+    """So are those whose compositing weights, over all views and a ring of eight, sum to fewer pixels."""
     weights: LossWeights = field(default_factory=LossWeights)
 
     def __post_init__(self) -> None:
@@ -81,7 +81,9 @@ class FitConfig:
                 raise InputError(f"fit.{name} must be from {low} to {high}, not {getattr(self, name)}")
         low_deg, high_deg = self.guidance_elevation_deg
         if not -90 <= low_deg <= high_deg <= 90:
-            raise InputError(f"fit.guidance_elevation_deg must rise within [-90, 90], not {low_deg}, {high_deg}")
+            raise InputError(
+                f"fit.guidance_elevation_deg must rise within [-90, 90], not {low_deg}, {high_deg}"
+            )
 
 
 @dataclass(frozen=True)
@@ -218,9 +220,14 @@ def _constrain(field: GaussianField, limit: float) -> None:
 
 @torch.no_grad()
 def _prune(field: GaussianField, cameras: Cameras, config: FitConfig) -> int:
-    """Remove Gaussians that are faint or that no view sees, in place; returns how many."""
-    keep = field.opacities >= config.min_opacity
-    keep &= field.contributions(cameras) >= config.min_contribution_px
+    """Remove Gaussians that are faint or that nobody sees, in place; returns how many.
+
+    Seen means from the views or from a fixed ring around them: few views leave sides
+    of the object to the guidance.
+    """
+    ring = orbit_cameras([45.0 * i for i in range(8)], [35.0, -35.0] * 4, 128).to(field.means.device)
+    seen = field.contributions(cameras) + field.contributions(ring)
+    keep = (field.opacities >= config.min_opacity) & (seen >= config.min_contribution_px)
     if not bool(keep.any()):
         return 0
     for name, value in field.kept(keep).parameters().items():

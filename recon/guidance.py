@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ Objective = Callable[[GBuffer], Tensor]
 """Scalar loss of a render from the cameras that the objective was made for; differentiable."""
 
 
+@runtime_checkable
 class Guidance(Protocol):
     """An opinion about views that nobody has drawn."""
 

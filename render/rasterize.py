@@ -10,6 +10,7 @@ against the triangle's edge functions (Pineda, 1988).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numba
 import numpy as np
@@ -34,6 +35,7 @@ class Fragments:
 
 
 @numba.njit(cache=True, fastmath=False, parallel=True)
+@no_type_check
 def _rasterize(
     vertices: NDArray[np.float32],
     faces: NDArray[np.int32],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from render.gbuffer import GBuffer
 __all__ = ["Field", "GaussianField", "SeedConfig"]
 
 
+@runtime_checkable
 class Field(Protocol):
     """A scene representation that can be looked at from anywhere."""
 

@@ -70,7 +70,7 @@ class GaussianField:
         return rasterize_splats(self.means, self.quats, scales, self.opacities, values, cameras)
 
     def render(self, cameras: Cameras) -> GBuffer:
-        """What the cameras see; differentiable. Normals are unit, other channels means over the covered part."""
+        """What the cameras see; differentiable. Normals are unit, the rest means over the covered part."""
         seen = self.images(cameras)
         covered = (seen.alphas > _COVERED).to(seen.alphas)
         share = covered / seen.alphas.clamp_min(_COVERED)

@@ -19,7 +19,6 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d, normalize
 
 from recon.fields.gaussians import GaussianField
-from render.cameras import Cameras
 from render.errors import InputError
 from render.gbuffer import ViewSet
 

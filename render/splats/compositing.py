@@ -13,6 +13,7 @@ One thread owns one tile, so no sum depends on the number of threads.
 from __future__ import annotations
 
 import math
+from typing import no_type_check
 
 import numba
 import numpy as np
@@ -44,6 +45,7 @@ _FASTMATH = {"contract", "nsz", "arcp", "reassoc"}
 
 
 @numba.njit(cache=True, error_model="numpy", inline="always")
+@no_type_check
 def _pixel_range(center: np.float32, reach: np.float32, low: int, high: int) -> tuple[int, int]:
     """Pixels of [low, high) whose centres lie within `reach` of `center`."""
     first = int(max(np.ceil(center - reach - _HALF), F(low)))
@@ -52,6 +54,7 @@ def _pixel_range(center: np.float32, reach: np.float32, low: int, high: int) -> 
 
 
 @numba.njit(cache=True, parallel=True, fastmath=_FASTMATH, error_model="numpy")
+@no_type_check
 def composite_forward(
     splats: NDArray[np.float32],
     features: NDArray[np.float32],
@@ -100,6 +103,7 @@ def composite_forward(
 
 
 @numba.njit(cache=True, parallel=True, fastmath=_FASTMATH, error_model="numpy")
+@no_type_check
 def composite_backward(
     splats: NDArray[np.float32],
     features: NDArray[np.float32],

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 LOW_PASS_PX2 = 0.3
-"""Variance, in square pixels, added to every projected Gaussian (EWA's reconstruction filter; 3DGS's value)."""
+"""Variance, in square pixels, added to every projected Gaussian (EWA's low-pass filter; 3DGS's value)."""
 
 CUTOFF = 9.0
 """Squared Mahalanobis distance at which a splat ends: three standard deviations."""

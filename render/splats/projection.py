@@ -11,6 +11,8 @@ adds them up in slot order, so sums do not depend on the number of threads.
 
 from __future__ import annotations
 
+from typing import no_type_check
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,7 @@ SLOT_FEATURES = 8
 
 
 @numba.njit(cache=True, error_model="numpy", inline="always")
+@no_type_check
 def _axes_of(quats: NDArray[np.float32], g: int, axes: NDArray[np.float32]) -> np.float32:
     """Write the rotation matrix of quaternion `g` into `axes`; returns 1 / its length."""
     w, x, y, z = quats[g, 0], quats[g, 1], quats[g, 2], quats[g, 3]
@@ -48,8 +51,13 @@ def _axes_of(quats: NDArray[np.float32], g: int, axes: NDArray[np.float32]) -> n
 
 
 @numba.njit(cache=True, error_model="numpy", inline="always")
+@no_type_check
 def _local_factor(
-    view: NDArray[np.float32], axes: NDArray[np.float32], scales: NDArray[np.float32], g: int, out: NDArray[np.float32]
+    view: NDArray[np.float32],
+    axes: NDArray[np.float32],
+    scales: NDArray[np.float32],
+    g: int,
+    out: NDArray[np.float32],
 ) -> None:
     """`view @ axes @ diag(scales)`: a square root of the covariance in camera space."""
     for i in range(3):
@@ -59,6 +67,7 @@ def _local_factor(
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
+@no_type_check
 def project_forward(
     means: NDArray[np.float32],
     quats: NDArray[np.float32],
@@ -144,6 +153,7 @@ def project_forward(
 
 
 @numba.njit(cache=True, error_model="numpy", inline="always")
+@no_type_check
 def _tile_range(center: np.float32, reach: np.float32, size: int) -> tuple[int, int]:
     """First tile and one past the last that pixels within `reach` of `center` lie in."""
     if not (center + reach > _HALF and center - reach < F(size) - _HALF):
@@ -156,9 +166,8 @@ def _tile_range(center: np.float32, reach: np.float32, size: int) -> tuple[int, 
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
-def count_tiles(
-    splats: NDArray[np.float32], width: int, height: int, counts: NDArray[np.int64]
-) -> None:
+@no_type_check
+def count_tiles(splats: NDArray[np.float32], width: int, height: int, counts: NDArray[np.int64]) -> None:
     """Number of tiles that each splat touches, `counts [C,N]`."""
     n_cameras, n_splats = splats.shape[0], splats.shape[1]
     for flat in numba.prange(n_cameras * n_splats):
@@ -171,6 +180,7 @@ def count_tiles(
 
 
 @numba.njit(cache=True, error_model="numpy")
+@no_type_check
 def _order_by_depth(depths: NDArray[np.float32]) -> NDArray[np.int32]:
     """Stable order, nearest first, of positive depths: radix sort on their bits."""
     n = depths.shape[0]
@@ -192,6 +202,7 @@ def _order_by_depth(depths: NDArray[np.float32]) -> NDArray[np.int32]:
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
+@no_type_check
 def fill_tiles(
     splats: NDArray[np.float32],
     features: NDArray[np.float32],
@@ -248,6 +259,7 @@ def fill_tiles(
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
+@no_type_check
 def project_backward(
     means: NDArray[np.float32],
     quats: NDArray[np.float32],
@@ -334,7 +346,10 @@ def project_backward(
                 d_local[0, j] = jx * d_factor[0, j]
                 d_local[1, j] = jy * d_factor[1, j]
                 d_local[2, j] = (
-                    jxz * d_factor[0, j] + jyz * d_factor[1, j] + d_depth_x * factor[0, j] + d_depth_y * factor[1, j]
+                    jxz * d_factor[0, j]
+                    + jyz * d_factor[1, j]
+                    + d_depth_x * factor[0, j]
+                    + d_depth_y * factor[1, j]
                 )
                 d_jx += d_factor[0, j] * local[0, j]
                 d_jy += d_factor[1, j] * local[1, j]
@@ -350,13 +365,17 @@ def project_backward(
             d_mean_y += view[0, 1] * d_x + view[1, 1] * d_y + view[2, 1] * d_z
             d_mean_z += view[0, 2] * d_x + view[1, 2] * d_y + view[2, 2] * d_z
             facing = (
-                features[c, g, 1] * axes[0, 2] + features[c, g, 2] * axes[1, 2] + features[c, g, 3] * axes[2, 2]
+                features[c, g, 1] * axes[0, 2]
+                + features[c, g, 2] * axes[1, 2]
+                + features[c, g, 3] * axes[2, 2]
             )
             sign = F(-1.0) if facing < F(0.0) else _ONE
             for i in range(3):
                 d_axes[i, 2] += sign * total[SLOT_FEATURES + 1 + i]
                 for j in range(3):
-                    d_scaled[i, j] += view[0, i] * d_local[0, j] + view[1, i] * d_local[1, j] + view[2, i] * d_local[2, j]
+                    d_scaled[i, j] += (
+                        view[0, i] * d_local[0, j] + view[1, i] * d_local[1, j] + view[2, i] * d_local[2, j]
+                    )
         d_means[g, 0], d_means[g, 1], d_means[g, 2] = d_mean_x, d_mean_y, d_mean_z
         d_opacities[g] = d_opacity
         for j in range(3):
@@ -370,13 +389,22 @@ def project_backward(
         m = d_axes
         d_w = _TWO * (x * (m[2, 1] - m[1, 2]) + y * (m[0, 2] - m[2, 0]) + z * (m[1, 0] - m[0, 1]))
         d_x = _TWO * (
-            y * (m[0, 1] + m[1, 0]) + z * (m[0, 2] + m[2, 0]) + w * (m[2, 1] - m[1, 2]) - _TWO * x * (m[1, 1] + m[2, 2])
+            y * (m[0, 1] + m[1, 0])
+            + z * (m[0, 2] + m[2, 0])
+            + w * (m[2, 1] - m[1, 2])
+            - _TWO * x * (m[1, 1] + m[2, 2])
         )
         d_y = _TWO * (
-            x * (m[0, 1] + m[1, 0]) + z * (m[1, 2] + m[2, 1]) + w * (m[0, 2] - m[2, 0]) - _TWO * y * (m[0, 0] + m[2, 2])
+            x * (m[0, 1] + m[1, 0])
+            + z * (m[1, 2] + m[2, 1])
+            + w * (m[0, 2] - m[2, 0])
+            - _TWO * y * (m[0, 0] + m[2, 2])
         )
         d_z = _TWO * (
-            x * (m[0, 2] + m[2, 0]) + y * (m[1, 2] + m[2, 1]) + w * (m[1, 0] - m[0, 1]) - _TWO * z * (m[0, 0] + m[1, 1])
+            x * (m[0, 2] + m[2, 0])
+            + y * (m[1, 2] + m[2, 1])
+            + w * (m[1, 0] - m[0, 1])
+            - _TWO * z * (m[0, 0] + m[1, 1])
         )
         along = d_w * w + d_x * x + d_y * y + d_z * z
         d_quats[g, 0] = (d_w - along * w) * inverse_length

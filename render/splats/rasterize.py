@@ -59,7 +59,9 @@ def rasterize_splats(
     if backend == "torch" or (backend == "auto" and means.device.type != "cpu"):
         outputs = rasterize_reference(means, quats, scales, opacities, channels, cameras, low_pass_px2)
     else:
-        outputs = _Rasterize.apply(means, quats, scales, opacities, channels, cameras, low_pass_px2)
+        outputs = _Rasterize.apply(  # type: ignore[no-untyped-call]
+            means, quats, scales, opacities, channels, cameras, low_pass_px2
+        )
     alphas, mixed, depths, normals = outputs
     return SplatImages(alphas, mixed, depths, normals)
 
@@ -88,7 +90,7 @@ class _Rasterize(torch.autograd.Function):
         values = _array(channels)
         count, (n_splats, n_channels) = len(cameras), values.shape
         width, height, perspective = cameras.width, cameras.height, cameras.projection == "perspective"
-        views = _array(cameras.w2c[:, :3]) * np.float32([[1], [-1], [-1]])
+        views = _array(cameras.w2c[:, :3]) * np.array([[1], [-1], [-1]], np.float32)
         intrinsics = _array(cameras.intrinsics)
         n_features = -(-(4 + n_channels) // 4) * 4
         splats = np.empty((count, n_splats, projection.COLUMNS), np.float32)

@@ -126,9 +126,7 @@ def rasterize_reference(
             columns = []
             for left in range(0, width, TILE_PX):
                 block = pixels[top : top + TILE_PX, left : left + TILE_PX]
-                columns.append(
-                    _tile(seen, camera, order, reach[camera], block, opacities, channels)
-                )
+                columns.append(_tile(seen, camera, order, reach[camera], block, opacities, channels))
             rows.append(torch.cat(columns, 1))
         images.append(torch.cat(rows, 0))
     image = torch.stack(images)

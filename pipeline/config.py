@@ -111,7 +111,7 @@ def changed(config: T, path: str, value: Any) -> T:
     for group in groups:
         node = node[group]
     node[key] = plain(value)
-    return build(type(config), data)  # type: ignore[arg-type]
+    return build(type(config), data)
 
 
 def _convert(hint: Any, value: Any, path: str) -> Any:

@@ -1,0 +1,129 @@
+"""Presets: the settings of all stages together, from `configs/*.yaml` or a file of the user's own.
+
+A file may begin with `base: draft` and then says only what differs from that preset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pipeline.config import build, read_yaml
+from pipeline.distillation import DistillationConfig
+from pipeline.resources import preset_names, resource_directory
+from recon.bake import BakeConfig
+from recon.fields import SeedConfig
+from recon.fit import FitConfig
+from recon.surface import SurfaceConfig
+from render.errors import InputError
+
+
+@dataclass(frozen=True)
+class ViewsConfig:
+    """What the diffusion model draws."""
+
+    azimuths_deg: tuple[float, ...] = (0.0, 45.0, 90.0, 135.0, 180.0, 225.0, 270.0, 315.0, 0.0, 0.0)
+    elevations_deg: tuple[float, ...] = (15.0,) * 8 + (89.0, -89.0)
+    """One per azimuth: eight around, one from the top, one from below."""
+    size_px: int = 128
+    num_inference_steps: int = 25
+    guidance_scale: float = 3.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.azimuths_deg) <= 32:
+            raise InputError(f"azimuths_deg must list 1 to 32 views, not {len(self.azimuths_deg)}.")
+        if len(self.elevations_deg) != len(self.azimuths_deg):
+            raise InputError(
+                f"elevations_deg must list one value per azimuth: {len(self.azimuths_deg)}, "
+                f"not {len(self.elevations_deg)}."
+            )
+        if any(not -90 <= elevation <= 90 for elevation in self.elevations_deg):
+            raise InputError("elevations_deg must lie between -90 and 90.")
+        if self.size_px % 16 or not 64 <= self.size_px <= 512:
+            raise InputError(f"size_px must be a multiple of 16 between 64 and 512, not {self.size_px}.")
+        _check("num_inference_steps", self.num_inference_steps, 1, 1000)
+        _check("guidance_scale", self.guidance_scale, 0.0, 50.0)
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """The mesh that is delivered."""
+
+    polycount: int = 6_000
+    """Most triangles."""
+
+    def __post_init__(self) -> None:
+        _check("polycount", self.polycount, 100, 500_000)
+
+
+@dataclass(frozen=True)
+class PreviewConfig:
+    """The pictures beside the asset."""
+
+    size_px: int = 768
+    turntable_frames: int = 48
+    """0 leaves the turntable out."""
+    turntable_size_px: int = 512
+    frames_per_second: int = 24
+    environment: str = "studio"
+
+    def __post_init__(self) -> None:
+        _check("size_px", self.size_px, 64, 4096)
+        _check("turntable_frames", self.turntable_frames, 0, 720)
+        _check("turntable_size_px", self.turntable_size_px, 64, 2048)
+        _check("frames_per_second", self.frames_per_second, 1, 60)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Settings of all stages, in the order of the run."""
+
+    name: str = "standard"
+    views: ViewsConfig = field(default_factory=ViewsConfig)
+    seeds: SeedConfig = field(default_factory=SeedConfig)
+    fit: FitConfig = field(default_factory=FitConfig)
+    distillation: DistillationConfig | None = None
+    """None: the field is fitted to the views only."""
+    surface: SurfaceConfig = field(default_factory=SurfaceConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    texture: BakeConfig = field(default_factory=BakeConfig)
+    preview: PreviewConfig = field(default_factory=PreviewConfig)
+
+
+def load_preset(name: str | Path) -> Preset:
+    """A shipped preset by its name, or a YAML file of the same keys."""
+    return build(Preset, _values(str(name), ()))
+
+
+def _values(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    if name in seen:
+        raise InputError(f"Presets name each other as base: {' -> '.join((*seen, name))}.")
+    if name in preset_names():
+        path = resource_directory("configs") / f"{name}.yaml"
+    elif name.endswith((".yaml", ".yml")):
+        path = Path(name)
+    else:
+        raise InputError(
+            f"Unknown preset {name!r}. Known: {', '.join(preset_names())}, or a path to a .yaml file."
+        )
+    data = read_yaml(path)
+    base = data.pop("base", None)
+    if base is not None and not isinstance(base, str):
+        raise InputError(f"{path}: base must be the name of a preset.")
+    data.setdefault("name", path.stem)
+    return _merged(_values(base, (*seen, name)), data) if base is not None else data
+
+
+def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    out = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
+        out[key] = _merged(out[key], value) if both else value
+    return out
+
+
+def _check(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise InputError(f"{name} must be between {low:g} and {high:g}, not {value:g}.")

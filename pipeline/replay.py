@@ -1,0 +1,50 @@
+"""Makes the asset of a receipt again and compares the bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.receipt import Receipt, differences
+from pipeline.run import IMAGE_FILE, Observer, Result, Unobserved, run, saved_image
+from render.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.multiview.pipeline import MultiViewPipeline
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """A run made again."""
+
+    result: Result
+    same: dict[str, bool]
+    """For every file of the receipt: whether its bytes came out again."""
+    changes: list[str]
+    """What has changed since in versions, weights or machine."""
+
+
+def replay(
+    receipt_path: Path,
+    out: Path,
+    *,
+    model: MultiViewPipeline | None = None,
+    observer: Observer | None = None,
+) -> Replayed:
+    """Runs the receipt's request in `out`, which must not be the folder it came from.
+
+    `InputError` when the receipt is none, or its picture is not beside it.
+    """
+    receipt = Receipt.load(receipt_path)
+    if out.resolve() == receipt_path.resolve().parent:
+        raise InputError("--out is the folder of the receipt; replay into another one, to keep both.")
+    image = saved_image(receipt.request, receipt_path.parent / IMAGE_FILE)
+    result = run(receipt.request, out, image=image, model=model, observer=observer or Unobserved())
+    # The picture of all variants belongs to the choice of the seed, which a receipt has behind it.
+    same = {
+        name: result.receipt.outputs.get(name) == digest
+        for name, digest in receipt.outputs.items()
+        if name != "variants.png"
+    }
+    return Replayed(result, same, differences(receipt.environment, result.receipt.environment))

@@ -1,0 +1,551 @@
+"""From a request to files: the stages in their order, each kept when it is finished.
+
+    views -> field -> surface -> mesh -> texture -> export -> preview -> report and receipt
+
+Stages are kept in `OUT/.stages`; a run that is repeated, or goes on after Ctrl-C, redoes only
+what is not there or depends on what was changed. Final files are written under temporary names and
+renamed together at the end, so a run that fails leaves the files of the one before as they were.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import torch
+from PIL import Image
+
+from pipeline import stages
+from pipeline.checkpoints import Checkpoints, StageOutput, file_sha256, peak_memory_mb, publish
+from pipeline.config import build, changed, plain
+from pipeline.image import load_image
+from pipeline.preset import Preset, load_preset
+from pipeline.prompt import Prompt
+from pipeline.receipt import Receipt, environment
+from pipeline.report import Report, StageCost, Variant, domain_warning
+from pipeline.request import Device, Request, slug
+from pipeline.source import ModelSource
+from pipeline.stages import VERSIONS, StageName
+from render.errors import InputError
+from render.gbuffer import ViewSet
+from render.progress import Progress
+
+if TYPE_CHECKING:
+    from pipeline.multiview.pipeline import MultiViewPipeline
+
+STAGES_DIRECTORY = ".stages"
+REQUEST_FILE = "request.json"
+IMAGE_FILE = "input.png"
+VARIANTS_FILE = "variants.png"
+MIN_FREE_BYTES = 200 * 1024**2
+"""A `high` run with 16 variants keeps about 150 MB of stages."""
+
+
+class Observer(Protocol):
+    """Who is told how a run goes."""
+
+    def progress(self, stage: str, fraction: float, message: str) -> None:
+        """`fraction` in [0, 1] of a stage is done. May raise `CanceledError`."""
+
+    def warning(self, message: str) -> None:
+        """The user should know this; the run goes on."""
+
+
+class Unobserved:
+    """The `Observer` that tells nobody."""
+
+    def progress(self, stage: str, fraction: float, message: str) -> None:
+        pass
+
+    def warning(self, message: str) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run."""
+
+    directory: Path
+    files: dict[str, Path]
+    """Final files by name."""
+    report: Report
+    receipt: Receipt
+
+    @property
+    def glb(self) -> Path | None:
+        """The asset as GLB, when that format was asked for."""
+        return self.files.get(f"{self.receipt.request.stem}.glb")
+
+
+def generate(
+    prompt: str = "",
+    *,
+    out: str | Path,
+    image: str | Path | Image.Image | None = None,
+    negative: str = "",
+    preset: str | Path | Preset = "standard",
+    seed: int = 0,
+    variants: int = 1,
+    polycount: int | None = None,
+    texture_size: int | None = None,
+    height_m: float = 1.0,
+    formats: Sequence[str] = ("glb",),
+    device: Device = "auto",
+    model: MultiViewPipeline | None = None,
+    observer: Observer | None = None,
+) -> Result:
+    """Makes an asset of `prompt` (text, an image, or both) in the folder `out`.
+
+    `polycount` (most triangles) and `texture_size` (pixels) change the preset; `height_m` is the height of
+    the asset in metres. With `variants` N, seeds `seed` to `seed + N - 1` are drawn and the most consistent
+    goes on. `model` takes the place of the shipped weights. The same arguments give the same bytes on the
+    same processor. Raises `InputError` for what a user can mend.
+    """
+    directory = checked_directory(Path(out))
+    settings = preset if isinstance(preset, Preset) else load_preset(preset)
+    settings = with_changes(settings, polycount=polycount, texture_size=texture_size)
+    picture = prepare_image(image)
+    asked = Prompt(prompt, picture, negative)
+    request = Request(
+        text=asked.text,
+        negative=asked.negative,
+        image_sha256=None if picture is None else image_sha256(picture),
+        preset=settings,
+        seed=seed,
+        variants=variants,
+        height_m=height_m,
+        formats=tuple(formats),
+        stem=slug(directory.name, 64) or slug(asked.text, 64) or "asset",
+        device=resolved_device(device),
+    )
+    return run(request, directory, image=picture, model=model, observer=observer or Unobserved())
+
+
+def run(
+    request: Request,
+    directory: Path,
+    *,
+    image: Image.Image | None = None,
+    model: MultiViewPipeline | None = None,
+    observer: Observer,
+) -> Result:
+    """Makes what `request` asks for in `directory`; `image` is its cut-out, if it has one."""
+    started = time.perf_counter()
+    prompt = Prompt(request.text, image, request.negative)
+    directory = checked_directory(directory)
+    with _disk_errors(directory), _locked(directory) as kept:
+        _save_request(request, image, kept)
+        source = ModelSource(model=model, device=request.device)
+        checkpoints = Checkpoints(kept)
+        runner = _Runner(request, prompt, checkpoints, source, observer)
+        drawn, winner, tried = runner.best_views()
+        request = replace(request, seed=winner, variants=1)
+        outputs = runner.make(drawn, winner)
+        result = _finish(request, directory, kept, outputs, tried, source.weights, started)
+        checkpoints.prune()
+        return result
+
+
+@dataclass
+class _Runner:
+    """The run order. Every method keeps its stage under a key of all that the stage depends on."""
+
+    request: Request
+    prompt: Prompt
+    checkpoints: Checkpoints
+    model: ModelSource
+    observer: Observer
+
+    def best_views(self) -> tuple[StageOutput, int, tuple[Variant, ...]]:
+        """Views of every seed, the best of them, its seed, and all scores."""
+        count = self.request.variants
+        outputs: list[tuple[StageOutput, Variant]] = []
+        for i in range(count):
+            seed = self.request.seed + i
+
+            def scaled(fraction: float, message: str = "", i: int = i) -> None:
+                label = f"variant {i + 1} of {count}" if count > 1 else message
+                self.observer.progress("views", (i + fraction) / count, label)
+
+            output = self._views(seed, scaled)
+            score = stages.load_drawn(output / "views.json").consistency.score
+            outputs.append((output, Variant(seed, round(score, 4))))
+        warning = domain_warning(stages.load_drawn(outputs[0][0] / "views.json"), self.request.text)
+        if warning:
+            self.observer.warning(warning)
+        # The first of equal scores, so that the choice does not hang on the sort.
+        best = max(outputs, key=lambda pair: (pair[1].score, -pair[1].seed))
+        self._variants_sheet(outputs)
+        return best[0], best[1].seed, tuple(variant for _, variant in outputs)
+
+    def _variants_sheet(self, outputs: list[tuple[StageOutput, Variant]]) -> None:
+        if len(outputs) < 2:
+            return
+        from pipeline.variants import variants_sheet
+
+        labels = [f"seed {variant.seed}: {variant.score:.3f}" for _, variant in outputs]
+        sheet = variants_sheet([ViewSet.load(output / stages.VIEWS_FILE) for output, _ in outputs], labels)
+        sheet.save(self.checkpoints.directory / VARIANTS_FILE)
+
+    def make(self, views: StageOutput, seed: int) -> dict[StageName, StageOutput]:
+        """All stages after the views."""
+        request, preset, prompt = self.request, self.request.preset, self.prompt
+        guided = (
+            {"prompt": _prompt_key(request), "seed": seed, "weights": dict(self.model.weights)}
+            if preset.distillation is not None
+            else {"seed": seed}
+        )
+        field = self._stage(
+            "field",
+            {
+                "seeds": plain(preset.seeds),
+                "fit": plain(preset.fit),
+                "distillation": plain(preset.distillation),
+                "guidance_scale": preset.views.guidance_scale,
+                "guided": guided,
+            },
+            [views],
+            lambda out, progress: stages.fit_field(
+                out,
+                views.directory,
+                prompt,
+                preset.seeds,
+                preset.fit,
+                preset.distillation,
+                preset.views.guidance_scale,
+                seed,
+                self.model,
+                progress=progress,
+            ),
+        )
+        self.model.drop()
+        surface = self._stage(
+            "surface",
+            {"surface": plain(preset.surface)},
+            [views, field],
+            lambda out, progress: stages.surface(
+                out, views.directory, field.directory, preset.surface, progress=progress
+            ),
+        )
+        mesh = self._stage(
+            "mesh",
+            {"mesh": plain(preset.mesh), "texture_size": preset.texture.texture_size},
+            [surface],
+            lambda out, progress: stages.mesh(
+                out, surface.directory, preset.mesh, preset.texture.texture_size, progress=progress
+            ),
+        )
+        texture = self._stage(
+            "texture",
+            {"texture": plain(preset.texture)},
+            [views, field, mesh],
+            lambda out, progress: stages.texture(
+                out,
+                views.directory,
+                field.directory,
+                mesh.directory,
+                preset.texture,
+                progress=progress,
+            ),
+        )
+        provenance = _provenance(request, seed, self.model.weights)
+        export = self._stage(
+            "export",
+            {
+                "name": request.asset_name,
+                "stem": request.stem,
+                "height_m": request.height_m,
+                "formats": list(request.formats),
+                "provenance": plain(provenance),
+            },
+            [field, mesh, texture],
+            lambda out, progress: stages.export_files(
+                out,
+                field.directory,
+                mesh.directory,
+                texture.directory,
+                name=request.asset_name,
+                stem=request.stem,
+                height_m=request.height_m,
+                formats=request.formats,
+                provenance=provenance,
+                progress=progress,
+            ),
+        )
+        pictures = self._stage(
+            "preview",
+            {"preview": plain(preset.preview), "stem": request.stem},
+            [views, export],
+            lambda out, progress: stages.preview(
+                out, views.directory, export / f"{request.stem}.glb", preset.preview, progress=progress
+            ),
+        )
+        return {
+            "views": views,
+            "field": field,
+            "surface": surface,
+            "mesh": mesh,
+            "texture": texture,
+            "export": export,
+            "preview": pictures,
+        }
+
+    def _views(self, seed: int, progress: Progress) -> StageOutput:
+        config = self.request.preset.views
+        return self._stage(
+            "views",
+            {
+                "prompt": _prompt_key(self.request),
+                "views": plain(config),
+                "seed": seed,
+                "device": self.request.device,
+                "weights": dict(self.model.weights),
+            },
+            [],
+            lambda out, _: stages.draw_views(out, self.prompt, config, seed, self.model, progress=progress),
+            progress,
+        )
+
+    def _stage(
+        self,
+        name: StageName,
+        params: dict[str, object],
+        inputs: list[StageOutput],
+        function: Callable[[Path, Progress], None],
+        progress: Progress | None = None,
+    ) -> StageOutput:
+        def report(fraction: float, message: str = "") -> None:
+            self.observer.progress(name, fraction, message)
+
+        tell = progress or report
+        tell(0.0)
+        output = self.checkpoints.run(
+            name,
+            VERSIONS[name],
+            {k: plain(v) for k, v in params.items()},
+            inputs,
+            lambda out: function(out, tell),
+        )
+        tell(1.0, "kept from before" if output.reused else "")
+        return output
+
+
+def _finish(
+    request: Request,
+    directory: Path,
+    kept: Path,
+    outputs: dict[StageName, StageOutput],
+    tried: tuple[Variant, ...],
+    weights: dict[str, str],
+    started: float,
+) -> Result:
+    """Report, receipt, and all final files at their names."""
+    asset_files = {
+        name: outputs["export"] / name
+        for name in outputs["export"].hashes
+        if name != "inspection.json" and ("glb" in request.formats or not name.endswith(".glb"))
+    }
+    files = asset_files | {name: outputs["preview"] / name for name in outputs["preview"].hashes}
+    if request.image_sha256 is not None:
+        files[IMAGE_FILE] = kept / IMAGE_FILE
+    if len(tried) > 1:
+        files[VARIANTS_FILE] = kept / VARIANTS_FILE
+    drawn = stages.load_drawn(outputs["views"] / "views.json")
+    warning = domain_warning(drawn, request.text)
+    costs = tuple(StageCost.of(output) for output in outputs.values())
+    report = Report(
+        prompt=request.text,
+        seed=request.seed,
+        preset=request.preset.name,
+        asset=json.loads((outputs["export"] / "inspection.json").read_text(encoding="utf-8")),
+        views=drawn,
+        fit=json.loads((outputs["field"] / "fit.json").read_text(encoding="utf-8")),
+        variants=tried,
+        stages=costs,
+        total_s=round(time.perf_counter() - started, 3),
+        peak_mb=round(max(peak_memory_mb(), *(cost.peak_mb for cost in costs if not cost.reused), 0.0), 1),
+        files={name: path.stat().st_size for name, path in files.items()},
+        warnings=(warning,) if warning else (),
+    )
+    receipt = Receipt(
+        request,
+        environment(weights),
+        {name: file_sha256(path) for name, path in files.items()},
+        {str(variant.seed): variant.score for variant in tried},
+    )
+    report.save(kept / "report.json")
+    receipt.save(kept / "receipt.json")
+    files |= {name: kept / name for name in ("report.json", "receipt.json")}
+    stale = _files_of_last_run(directory) - files.keys()
+    publish(files, directory)
+    for name in stale:
+        (directory / name).unlink(missing_ok=True)
+    return Result(directory, {name: directory / name for name in files}, report, receipt)
+
+
+def resume(directory: Path) -> tuple[Request, Image.Image | None]:
+    """What the last run in `directory` was asked for, finished or not. `InputError` when there was none."""
+    kept = directory / STAGES_DIRECTORY
+    try:
+        data = json.loads((kept / REQUEST_FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"There is nothing to resume in {directory}. Give a prompt.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{kept / REQUEST_FILE} cannot be read: {error}") from None
+    request = build(Request, data)
+    return request, saved_image(request, kept / IMAGE_FILE)
+
+
+def saved_image(request: Request, path: Path) -> Image.Image | None:
+    """The cut-out that belongs to a saved request, its hash checked."""
+    if request.image_sha256 is None:
+        return None
+    image = load_image(path)
+    if image_sha256(image) != request.image_sha256:
+        raise InputError(f"{path} is not the image that the request was made with.")
+    return image
+
+
+def with_changes(preset: Preset, *, polycount: int | None, texture_size: int | None) -> Preset:
+    """The preset with the user's own budget."""
+    if polycount is not None:
+        preset = changed(preset, "mesh.polycount", polycount)
+    if texture_size is not None:
+        preset = changed(preset, "texture.texture_size", texture_size)
+    return preset
+
+
+def prepare_image(image: str | Path | Image.Image | None) -> Image.Image | None:
+    """A user's picture, read and cut out."""
+    if image is None:
+        return None
+    from pipeline.cutout import cut_out  # scikit-image takes half a second, and text needs none
+
+    return cut_out(image if isinstance(image, Image.Image) else load_image(Path(image))).image
+
+
+def image_sha256(image: Image.Image) -> str:
+    """Hash of size and pixels: the same picture in another file format has the same hash."""
+    header = f"{image.mode} {image.width} {image.height}\n".encode()
+    return hashlib.sha256(header + image.tobytes()).hexdigest()
+
+
+def resolved_device(device: Device) -> Literal["cpu", "cuda"]:
+    """`cpu` or `cuda`. `InputError` when a GPU is asked for and none is there."""
+    if device == "cpu":
+        return "cpu"
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise InputError("--device cuda: torch finds no CUDA device here. Use --device cpu or auto.")
+    return "cuda" if available else "cpu"
+
+
+def checked_directory(directory: Path) -> Path:
+    """`directory`, made if need be; `InputError` when files cannot be written there."""
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"--out {directory} is a file; give a folder.")
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        probe = directory / ".maquette-writable"
+        probe.write_bytes(b"")
+        probe.unlink()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"--out {directory} cannot be written: {reason}.") from None
+    free = shutil.disk_usage(directory).free
+    if free < MIN_FREE_BYTES:
+        raise InputError(
+            f"No space left: {free / 1024**2:.0f} MB free where {directory} lies; 200 MB are needed."
+        )
+    return directory
+
+
+@contextmanager
+def _disk_errors(directory: Path) -> Iterator[None]:
+    """A full disk as an `InputError`, whichever library met it."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        # safetensors reports errors of the system as text of its own class.
+        if full or "No space left on device" in str(error):
+            raise InputError(
+                f"No space left on the device of {directory}. Free some and go on with --resume."
+            ) from error
+        raise
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[Path]:
+    """The folder of stages, for this process alone."""
+    import fcntl
+
+    kept = directory / STAGES_DIRECTORY
+    kept.mkdir(exist_ok=True)
+    with (kept / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise InputError(
+                f"Another run is writing to {directory}. Wait for it or choose another --out."
+            ) from None
+        yield kept
+
+
+def _save_request(request: Request, image: Image.Image | None, kept: Path) -> None:
+    """For `--resume`, before anything can fail."""
+    if image is not None:
+        part = kept / f".{IMAGE_FILE}.part"
+        image.save(part, format="PNG")
+        part.replace(kept / IMAGE_FILE)
+    part = kept / f".{REQUEST_FILE}.part"
+    part.write_text(json.dumps(plain(request), indent=1), encoding="utf-8")
+    part.replace(kept / REQUEST_FILE)
+
+
+def _prompt_key(request: Request) -> dict[str, str | None]:
+    return {"text": request.text, "negative": request.negative, "image": request.image_sha256}
+
+
+def _provenance(request: Request, seed: int, weights: dict[str, str]) -> dict[str, str | int | float]:
+    """What the asset says of its making: no clock, no path."""
+    from importlib.metadata import version
+
+    digest = hashlib.sha256(json.dumps(sorted(weights.items())).encode()).hexdigest()
+    out: dict[str, str | int | float] = {
+        "generator": f"maquette {version('maquette')}",
+        "prompt": request.text,
+        "seed": seed,
+        "preset": request.preset.name,
+        "weights": digest[:16],
+    }
+    if request.image_sha256 is not None:
+        out["image"] = request.image_sha256[:16]
+    if request.negative:
+        out["negative"] = request.negative
+    return out
+
+
+def _files_of_last_run(directory: Path) -> set[str]:
+    """Names of files of the run before that are still as it made them: they would look like this run's."""
+    try:
+        last = Receipt.load(directory / "receipt.json")
+    except InputError:
+        return set()
+    return {
+        name
+        for name, digest in last.outputs.items()
+        if Path(name).name == name
+        and (directory / name).is_file()
+        and file_sha256(directory / name) == digest
+    }

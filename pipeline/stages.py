@@ -1,0 +1,251 @@
+"""The stages of a run as plain functions: files and typed values in, files out.
+
+Each writes into an empty folder `out` and reads the folders of the stages before it, so that
+`pipeline.run` can keep what is finished and a job system can run each where it likes. What a
+folder holds is said in each docstring. Heavy libraries are imported by the modules called.
+
+`VERSIONS` is part of every stage's key: raise a stage's number when its code changes what it makes.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from pipeline.artifacts import load_material, load_mesh, save_material, save_mesh
+from pipeline.config import plain
+from pipeline.consistency import Consistency, view_consistency
+from pipeline.preset import MeshConfig, PreviewConfig, ViewsConfig
+from pipeline.prompt import Prompt
+from render.cameras import Cameras, orbit_cameras
+from render.gbuffer import ViewSet
+from render.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from pipeline.distillation import DistillationConfig
+    from pipeline.source import ModelSource
+    from recon.bake import BakeConfig
+    from recon.fields import SeedConfig
+    from recon.fit import FitConfig
+    from recon.surface import SurfaceConfig
+
+StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "preview"]
+
+VERSIONS: dict[StageName, int] = {
+    "views": 1,
+    "field": 1,
+    "surface": 1,
+    "mesh": 1,
+    "texture": 1,
+    "export": 1,
+    "preview": 1,
+}
+
+VIEWS_FILE = "views.safetensors"
+FIELD_FILE = "field.safetensors"
+MESH_FILE = "mesh.safetensors"
+MATERIAL_FILE = "material.safetensors"
+
+
+def stage_generator(seed: int, stage: str) -> torch.Generator:
+    """The random numbers of one stage: the same whether the stages before it ran now or were kept."""
+    import hashlib
+
+    digest = hashlib.sha256(f"{stage}:{seed}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def view_cameras(config: ViewsConfig) -> Cameras:
+    """The cameras of the generated views: orthographic, around the unit ball."""
+    return orbit_cameras(list(config.azimuths_deg), list(config.elevations_deg), config.size_px)
+
+
+@dataclass(frozen=True)
+class DrawnViews:
+    """What the views stage found out, `views.json`."""
+
+    consistency: Consistency
+    domain_score: float | None
+    """Nearness of the prompt's words to what the model knows, in [0, 1]; None without text."""
+    nearest: tuple[str, ...]
+    """Known things that are nearest."""
+    in_domain: bool
+
+
+def draw_views(
+    out: Path,
+    prompt: Prompt,
+    config: ViewsConfig,
+    seed: int,
+    model: ModelSource,
+    *,
+    progress: Progress = silent,
+) -> None:
+    """Writes `views.safetensors` (a `ViewSet`) and `views.json` (`DrawnViews`)."""
+    progress(0.0, "loading the model")
+    pipeline = model.load()
+    views = pipeline(
+        prompt,
+        view_cameras(config),
+        num_inference_steps=config.num_inference_steps,
+        guidance_scale=config.guidance_scale,
+        generator=stage_generator(seed, "views"),
+        progress=progress,
+    ).to("cpu")
+    views.save(out / VIEWS_FILE)
+    domain = model.domain_score(prompt.text)
+    drawn = DrawnViews(
+        view_consistency(views),
+        None if domain is None else float(domain.score),
+        () if domain is None else tuple(domain.nearest),
+        True if domain is None else domain.in_domain,
+    )
+    (out / "views.json").write_text(json.dumps(plain(drawn), indent=1), encoding="utf-8")
+
+
+def load_drawn(path: Path) -> DrawnViews:
+    """Read `views.json`."""
+    data = json.loads(path.read_text(encoding="utf-8"))
+    return DrawnViews(
+        Consistency(**data["consistency"]), data["domain_score"], tuple(data["nearest"]), data["in_domain"]
+    )
+
+
+def fit_field(
+    out: Path,
+    views_dir: Path,
+    prompt: Prompt,
+    seeds: SeedConfig,
+    config: FitConfig,
+    distillation: DistillationConfig | None,
+    guidance_scale: float,
+    seed: int,
+    model: ModelSource,
+    *,
+    progress: Progress = silent,
+) -> None:
+    """Writes `field.safetensors` (a `GaussianField`) and `fit.json` (the `FitReport`)."""
+    from recon.fields.gaussians import GaussianField
+    from recon.fit import fit
+
+    views = ViewSet.load(views_dir / VIEWS_FILE)
+    field = GaussianField.from_views(views, seeds)
+    guidance = None
+    if distillation is not None:
+        from pipeline.distillation import Distillation
+
+        progress(0.0, "loading the model")
+        guidance = Distillation(model.load().denoiser(prompt, views, guidance_scale), distillation)
+    report = fit(
+        field, views, config, guidance=guidance, generator=stage_generator(seed, "field"), progress=progress
+    )
+    field.save(out / FIELD_FILE)
+    (out / "fit.json").write_text(json.dumps(plain(report), indent=1), encoding="utf-8")
+
+
+def surface(
+    out: Path, views_dir: Path, field_dir: Path, config: SurfaceConfig, *, progress: Progress = silent
+) -> None:
+    """Writes `mesh.safetensors`: the dense surface."""
+    from recon.fields.gaussians import GaussianField
+    from recon.surface import extract_surface
+
+    views = ViewSet.load(views_dir / VIEWS_FILE)
+    field = GaussianField.load(field_dir / FIELD_FILE)
+    with torch.no_grad():
+        save_mesh(extract_surface(field, views, config, progress=progress), out / MESH_FILE)
+
+
+def mesh(
+    out: Path, surface_dir: Path, config: MeshConfig, texture_size: int, *, progress: Progress = silent
+) -> None:
+    """Writes `mesh.safetensors`: at most `polycount` triangles, with normals and UVs."""
+    from recon.simplify import simplify
+    from recon.uv import unwrap
+
+    dense = load_mesh(surface_dir / MESH_FILE)
+    progress(0.0, "decimating")
+    simple = simplify(dense, config.polycount)
+    progress(0.4, "unwrapping")
+    save_mesh(unwrap(simple, texture_size), out / MESH_FILE)
+
+
+def texture(
+    out: Path,
+    views_dir: Path,
+    field_dir: Path,
+    mesh_dir: Path,
+    config: BakeConfig,
+    *,
+    progress: Progress = silent,
+) -> None:
+    """Writes `material.safetensors`: the baked maps."""
+    from recon.bake import bake
+    from recon.fields.gaussians import GaussianField
+
+    views = ViewSet.load(views_dir / VIEWS_FILE)
+    field = GaussianField.load(field_dir / FIELD_FILE)
+    with torch.no_grad():
+        material = bake(load_mesh(mesh_dir / MESH_FILE), views, field, config, progress=progress)
+    save_material(material, out / MATERIAL_FILE)
+
+
+def export_files(
+    out: Path,
+    field_dir: Path,
+    mesh_dir: Path,
+    texture_dir: Path,
+    *,
+    name: str,
+    stem: str,
+    height_m: float,
+    formats: tuple[str, ...],
+    provenance: dict[str, str | int | float],
+    progress: Progress = silent,
+) -> None:
+    """Writes the asset's files, always a GLB among them, and `inspection.json`."""
+    from recon.asset import Asset
+    from recon.export import export
+    from recon.fields.gaussians import GaussianField
+    from recon.inspect import inspect
+
+    asset = Asset(
+        mesh=load_mesh(mesh_dir / MESH_FILE),
+        material=load_material(texture_dir / MATERIAL_FILE),
+        name=name,
+        height_m=height_m,
+        provenance=provenance,
+        splats=GaussianField.load(field_dir / FIELD_FILE),
+    )
+    progress(0.0, "writing")
+    with torch.no_grad():
+        export(asset, out, stem, list(dict.fromkeys(("glb", *formats))))
+    progress(0.7, "inspecting")
+    (out / "inspection.json").write_text(json.dumps(plain(inspect(asset)), indent=1), encoding="utf-8")
+
+
+def preview(
+    out: Path, views_dir: Path, glb: Path, config: PreviewConfig, *, progress: Progress = silent
+) -> None:
+    """Writes `preview.png`, `turntable.mp4` (both of the GLB as a user gets it) and `views.png`."""
+    from PIL import Image
+
+    from render.contact_sheet import views_sheet
+    from render.glb import load_scene
+    from render.preview import frame_cameras, render_scene
+    from render.turntable import turntable
+
+    views_sheet(ViewSet.load(views_dir / VIEWS_FILE)).save(out / "views.png")
+    progress(0.1, "rendering")
+    scene = load_scene(glb)
+    cameras = frame_cameras(scene, config.size_px)
+    picture = render_scene(scene, cameras, environment=config.environment)
+    Image.fromarray(np.asarray(picture)[0]).save(out / "preview.png")
+    progress(0.3, "turntable")
+    if config.turntable_frames:
+        turntable(scene, out / "turntable.mp4")

@@ -53,7 +53,7 @@ class BakeConfig:
     edge_px: float = 2.0
     """Pixels from a silhouette or depth step at which a view counts fully."""
     outlier: float = 0.2
-    """Colour distance (sRGB, Euclidean) at which a view that disagrees with the others loses most of its weight."""
+    """Colour distance (sRGB, Euclidean) from the others at which a view loses half of its weight."""
     field_view_size: int = 192
     """Side of the field's pictures that fill what no view sees."""
     default_roughness: float = 0.8
@@ -98,7 +98,9 @@ def bake(
         values[unseen], weights[unseen] = extra, extra_weights
         unseen = weights < 1e-4
     if unseen.any() and not unseen.all():
-        values[unseen] = _from_neighbours(positions, normals, values, ~unseen, positions[unseen], normals[unseen])
+        values[unseen] = _from_neighbours(
+            positions, normals, values, ~unseen, positions[unseen], normals[unseen]
+        )
     elif unseen.all():
         values[:] = (0.5, 0.5, 0.5, 0.0, config.default_roughness)
     progress(0.9, "dilating seams")
@@ -246,7 +248,9 @@ def _gather(
                     cosine = (normals[i, 0] * dx + normals[i, 1] * dy + normals[i, 2] * dz) / length
                 else:
                     cosine = (
-                        normals[i, 0] * c2w[c, 0, 2] + normals[i, 1] * c2w[c, 1, 2] + normals[i, 2] * c2w[c, 2, 2]
+                        normals[i, 0] * c2w[c, 0, 2]
+                        + normals[i, 1] * c2w[c, 1, 2]
+                        + normals[i, 2] * c2w[c, 2, 2]
                     )
                 if cosine < 0.08:
                     continue

@@ -327,7 +327,7 @@ def drop_mixed_pixels(maps: DepthMaps, jump: float) -> DepthMaps:
 
 
 def survey_cameras(size: int) -> Cameras:
-    """Thirty orthographic cameras around the unit ball: two poles and four rings, the denser near the horizon."""
+    """Thirty orthographic cameras around the unit ball: two poles and four rings."""
     azimuths: list[float] = [0.0, 0.0]
     elevations: list[float] = [90.0, -90.0]
     for elevation, count, offset in ((0.0, 10, 0.0), (35.0, 8, 18.0), (-35.0, 6, 9.0), (62.0, 4, 45.0)):

@@ -100,7 +100,11 @@ def _pop(keys: NDArray[np.float64], items: NDArray[np.int32], size: int) -> int:
 
 @numba.njit(cache=True)
 def _best_position(
-    q: NDArray[np.float64], a: NDArray[np.float64], b: NDArray[np.float64], weight: float, out: NDArray[np.float64]
+    q: NDArray[np.float64],
+    a: NDArray[np.float64],
+    b: NDArray[np.float64],
+    weight: float,
+    out: NDArray[np.float64],
 ) -> float:
     """Minimise the quadric plus `weight` times the squared distance to the middle of a and b; its value."""
     mx, my, mz = 0.5 * (a[0] + b[0]), 0.5 * (a[1] + b[1]), 0.5 * (a[2] + b[2])
@@ -253,7 +257,11 @@ def _collapse(
     for e in range(n_edges):
         u, v = edges[e, 0], edges[e, 1]
         cost = _best_position(
-            quadrics[u] + quadrics[v], positions[u], positions[v], regularisation * (area_of[u] + area_of[v]), point
+            quadrics[u] + quadrics[v],
+            positions[u],
+            positions[v],
+            regularisation * (area_of[u] + area_of[v]),
+            point,
         )
         item_u[items], item_v[items], item_stamp[items] = u, v, 0
         _push(keys, heap, size, cost, items)

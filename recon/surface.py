@@ -90,7 +90,9 @@ def extract_surface(
     return Mesh(vertices, faces, vertex_normals(vertices, faces))
 
 
-def observe(field: Field | None, views: ViewSet, config: SurfaceConfig, progress: Progress = silent) -> DepthMaps:
+def observe(
+    field: Field | None, views: ViewSet, config: SurfaceConfig, progress: Progress = silent
+) -> DepthMaps:
     """Depth maps of the field from all around, or of the views themselves."""
     if field is None:
         if views.gbuffer.depth is None:

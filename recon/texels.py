@@ -30,7 +30,9 @@ class Texels:
     barycentric: Float[np.ndarray, "S S 3"]
     """Weights of the triangle's vertices; in the margin those of the nearest point of the triangle."""
 
-    def interpolate(self, values: Float[np.ndarray, "V k"], faces: Int[np.ndarray, "F 3"]) -> NDArray[np.float32]:
+    def interpolate(
+        self, values: Float[np.ndarray, "V k"], faces: Int[np.ndarray, "F 3"]
+    ) -> NDArray[np.float32]:
         """Vertex values `[n, k]` at the texels that have a face, in row-major order."""
         chosen = self.face >= 0
         corners = faces[self.face[chosen]]

@@ -28,7 +28,7 @@ def weld(
 
 
 def directed_edges(faces: Int[np.ndarray, "F 3"]) -> tuple[Int[np.ndarray, " E"], Int[np.ndarray, " E"]]:
-    """Start and end vertex (int64) of the 3 F half-edges: first edge of all faces, then second, then third."""
+    """Start and end vertex (int64) of the 3 F half-edges: all first edges, all second, all third."""
     wide = faces.astype(np.int64)
     return wide.T.reshape(-1), wide[:, [1, 2, 0]].T.reshape(-1)
 
@@ -40,9 +40,7 @@ def is_closed_manifold(faces: Int[np.ndarray, "F 3"]) -> bool:
     start, end = directed_edges(faces)
     count = int(faces.max()) + 1
     forward, backward = np.sort(start * count + end), np.sort(end * count + start)
-    return bool(
-        (start != end).all() and (np.diff(forward) > 0).all() and np.array_equal(forward, backward)
-    )
+    return bool((start != end).all() and (np.diff(forward) > 0).all() and np.array_equal(forward, backward))
 
 
 def edge_use(faces: Int[np.ndarray, "F 3"]) -> Int[np.ndarray, " E"]:
@@ -100,7 +98,7 @@ def nonmanifold_vertices(faces: Int[np.ndarray, "F 3"]) -> int:
 
 
 def face_components(faces: Int[np.ndarray, "F 3"]) -> tuple[int, Int[np.ndarray, " F"]]:
-    """Number of connected components and the component of every face (faces sharing a vertex hang together)."""
+    """Number of connected components (faces that share a vertex hang together) and that of every face."""
     if len(faces) == 0:
         return 0, np.zeros(0, np.int32)
     n = int(faces.max()) + 1

@@ -16,14 +16,12 @@ from render.errors import InputError
 from render.scene import Mesh
 
 _MAX_COST = 8.0
-"""xatlas' limit for growing a chart; its default of 2 makes a tenth more charts and takes half as long again."""
+"""xatlas' limit for growing a chart; its default of 2 makes a tenth more charts in half as much time again."""
 _NORMAL_DEVIATION_WEIGHT = 1.0
 """Half of xatlas' default: generated surfaces are bumpy, and bumps should not become charts."""
 
 
-def unwrap(
-    mesh: Mesh, texture_size: int, padding_px: int | None = None, *, crease_deg: float = 40.0
-) -> Mesh:
+def unwrap(mesh: Mesh, texture_size: int, padding_px: int | None = None, *, crease_deg: float = 40.0) -> Mesh:
     """The mesh with UVs for a texture of `texture_size` and normals; vertices are split at seams and creases.
 
     padding_px: free texels between charts; by default 1/256 of the size, so that four mip levels
@@ -44,7 +42,7 @@ def unwrap(
 def _charts(
     vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]
 ) -> tuple[Int[np.ndarray, " U"], Int[np.ndarray, "F 3"], Float[np.ndarray, "U 2"], tuple[int, int]]:
-    """Source vertex, faces and UVs (in texels of a first packing) of every chart vertex; the packing's size."""
+    """Source vertex of every chart vertex, faces, UVs in texels of a first packing, and its size."""
     import xatlas
 
     atlas = xatlas.Atlas()

@@ -5,6 +5,7 @@ OUT ?= out/barrel
 BIN := .venv/bin
 STAMP := .venv/.maquette-ready
 DEV_STAMP := .venv/.maquette-dev-ready
+VALIDATOR := tests/gltf_validator/node_modules/.package-lock.json
 INPUTS := pyproject.toml constraints.txt scripts/make-venv.sh
 
 .PHONY: demo setup test lint types check clean
@@ -24,7 +25,12 @@ $(DEV_STAMP): $(INPUTS)
 	scripts/make-venv.sh dev
 	@touch $(STAMP) $@
 
-test: $(DEV_STAMP)
+# The Khronos glTF validator, at the version of its lock file; the tests fail without it.
+$(VALIDATOR): tests/gltf_validator/package.json tests/gltf_validator/package-lock.json | $(DEV_STAMP)
+	npm ci --prefix tests/gltf_validator --no-audit --no-fund --loglevel=error
+	@touch $@
+
+test: $(DEV_STAMP) $(VALIDATOR)
 	$(BIN)/python -m pytest -q -m "not gpu and not slow"
 
 lint: $(DEV_STAMP)

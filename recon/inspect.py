@@ -7,7 +7,7 @@ given: an `Asset` is inspected as exported, in metres.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numba
@@ -85,9 +85,7 @@ def inspect(what: Mesh | Asset | Scene) -> Inspection:
     elif isinstance(what, Scene):
         parts = what.parts
     else:
-        grey = Material(
-            np.full((1, 1, 3), 0.5, np.float32), np.zeros((1, 1), np.float32), np.ones((1, 1), np.float32)
-        )
+        grey = np.full((1, 1), 0.5, np.float32)
         parts = (Part(what, Material(np.stack([grey] * 3, -1), grey, grey)),)
     meshes = [part.mesh for part in parts if len(part.mesh.faces)]
     if not meshes:

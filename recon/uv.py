@@ -16,7 +16,7 @@ from render.errors import InputError
 from render.scene import Mesh
 
 _MAX_COST = 8.0
-"""xatlas' limit for growing a chart; its default of 2 makes a tenth more charts in half as much time again."""
+"""xatlas' limit for growing a chart; its default of 2 takes half as long again for a tenth more charts."""
 _NORMAL_DEVIATION_WEIGHT = 1.0
 """Half of xatlas' default: generated surfaces are bumpy, and bumps should not become charts."""
 

@@ -11,6 +11,8 @@ material edges follow the edges of colour.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from diffusers import ModelMixin
@@ -47,9 +49,9 @@ class GBufferAutoencoder(ModelMixin, ConfigMixin):
     def __init__(
         self,
         latent_channels: int = 16,
-        widths: tuple[int, int, int] = (48, 96, 160),
-        encoder_blocks: tuple[int, int] = (2, 3),
-        decoder_blocks: tuple[int, int, int] = (1, 3, 4),
+        widths: Sequence[int] = (48, 96, 160),
+        encoder_blocks: Sequence[int] = (2, 3),
+        decoder_blocks: Sequence[int] = (1, 3, 4),
     ) -> None:
         """`widths` are the channels at 1/2, 1/4 and 1/8 of the resolution, `*_blocks` the residual blocks there
         (the encoder starts at 1/4)."""

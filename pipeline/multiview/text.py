@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
+from safetensors.torch import load_file
 from torch import Tensor
 
 from render.errors import InputError
@@ -61,14 +62,17 @@ class TextEncoder:
 
     def __init__(self, folder: Path | None = None, device: str = "cpu") -> None:
         from tokenizers import Tokenizer
-        from transformers import BertModel
+        from transformers import BertConfig, BertModel
 
         self.folder = find_weights(folder)
         check_hash(self.folder / "model.safetensors")
         self.tokenizer: Tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(128)
-        model = BertModel.from_pretrained(self.folder, local_files_only=True, add_pooling_layer=False)
+        model = BertModel(BertConfig.from_pretrained(self.folder), add_pooling_layer=False)
+        weights = load_file(self.folder / "model.safetensors")
+        kept = {name: weights[name] for name in model.state_dict() if name in weights}
+        model.load_state_dict(kept)  # all but the pooling layer, which sentence embeddings do not use
         self.model = model.eval().requires_grad_(False).to(device)
         self.device = torch.device(device)
 

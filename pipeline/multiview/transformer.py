@@ -83,11 +83,11 @@ class Attention(nn.Module):
         self.context_kv = nn.Linear(width, 2 * width) if cross else None
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Float[Tensor, "b n w"], context: Float[Tensor, "b m w"]) -> Float[Tensor, "b n w"]:
+    def forward(self, x: Float[Tensor, "b n w"], context: Float[Tensor, "b m w"] | None) -> Float[Tensor, "b n w"]:
         b, n, w = x.shape
         dim = w // self.heads
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, dim).unbind(2)
-        if self.context_kv is not None:
+        if self.context_kv is not None and context is not None:
             context_k, context_v = (
                 self.context_kv(context).view(b, context.shape[1], 2, self.heads, dim).unbind(2)
             )
@@ -120,8 +120,10 @@ class Block(nn.Module):
         b, v, n, w = x.shape
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition)[:, :, None].chunk(6, -1)
         hidden = torch.addcmul(shift1, F.layer_norm(x, (w,)), 1 + scale1)
-        rows = hidden.view(b, v * n, w) if self.across_views else hidden.view(b * v, n, w)
-        attended = self.attention(rows, context).view(b, v, n, w)
+        if self.across_views:
+            attended = self.attention(hidden.view(b, v * n, w), context).view(b, v, n, w)
+        else:
+            attended = self.attention(hidden.view(b * v, n, w), None).view(b, v, n, w)
         x = torch.addcmul(x, gate1, attended)
         hidden = torch.addcmul(shift2, F.layer_norm(x, (w,)), 1 + scale2)
         return torch.addcmul(x, gate2, self.mlp_out(F.relu(self.mlp_in(hidden)).square()))

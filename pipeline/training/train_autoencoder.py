@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.multiview.autoencoder import GBufferAutoencoder
+from pipeline.multiview.autoencoder import DOWNSAMPLING, GBufferAutoencoder
 from pipeline.multiview.codec import ALPHA, COLOR, HEIGHT, METALLIC, NORMAL, ROUGHNESS
 from pipeline.training.props import Prop, is_asked_for, load_props, recolored, rematerialed
 from pipeline.training.views import cameras_of, network_images, training_poses
@@ -25,12 +25,15 @@ class AutoencoderTraining:
 
     minutes: float = 25.0
     """Planned length; the learning-rate schedule follows the clock."""
-    batch_size: int = 16
+    objects_per_batch: int = 4
+    crops_per_view: int = 3
     size: int = 128
+    crop: int = 64
+    """Side of the training crops in pixels: the same compute shows more objects than whole views do."""
     learning_rate: float = 1.5e-3
     muon_learning_rate: float = 2e-3
     warmup_steps: int = 50
-    latent_noise: float = 0.1
+    latent_noise: float = 0.07
     """Standard deviation of the noise on the latents that the decoder learns from."""
     decoder_only: bool = False
     """Leave the encoder as it is, so that what was trained on its latents stays valid."""
@@ -69,11 +72,10 @@ def metrics(image: Float[Tensor, "n 10 H W"], target: Float[Tensor, "n 10 H W"])
     }
 
 
-def _batch(
-    props: list[Prop], config: AutoencoderTraining, rng: np.random.Generator
-) -> tuple[Tensor, Tensor]:
+def _batch(props: list[Prop], config: AutoencoderTraining, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+    """Random crops, most of them on the object, of two views of each of a few objects."""
     images, knowns = [], []
-    for index in rng.integers(len(props), size=config.batch_size // 2):
+    for index in rng.integers(len(props), size=config.objects_per_batch):
         prop = props[index]
         kind = rng.uniform()
         if kind < 0.25:
@@ -83,9 +85,15 @@ def _batch(
         poses = training_poses(8, rng)
         chosen = [poses[i] for i in rng.choice(8, 2, replace=False)]
         image, known = network_images(prop, cameras_of(chosen, config.size))
-        images.append(image)
-        knowns.append(known)
-    return torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(knowns))[:, None]
+        for view in range(2):
+            covered = np.argwhere(image[view, 3] > -1)
+            for _ in range(config.crops_per_view):
+                middle = covered[rng.integers(len(covered))] if len(covered) else np.array([64, 64])
+                corner = np.clip(middle - rng.integers(0, config.crop, 2), 0, config.size - config.crop)
+                window = tuple(slice(c, c + config.crop) for c in corner // DOWNSAMPLING * DOWNSAMPLING)
+                images.append(image[view][:, *window])
+                knowns.append(known[view][window])
+    return torch.from_numpy(np.stack(images)), torch.from_numpy(np.stack(knowns))[:, None]
 
 
 def validation_images(props: list[Prop], count: int, size: int) -> Tensor:
@@ -140,7 +148,7 @@ def train_autoencoder(data: Path, out: Path, config: AutoencoderTraining, device
             1.0, (weights.steps - first + 1) / config.warmup_steps
         )
         weights.step(rate)
-        if weights.steps % 100 == 0:
+        if weights.steps % 200 == 0:
             weights.load_working(weights.ema)
             model.eval()
             with torch.no_grad():

@@ -133,9 +133,9 @@ def training_poses(count: int, generator: np.random.Generator) -> list[Pose]:
     """A mix of the rig that generation uses and of free views."""
     start = float(generator.choice([0.0, 45.0]))
     ring = [Pose((start + 90 * i) % 360, 15.0) for i in range(4)]
-    pole = Pose(0.0, float(generator.choice([80.0, 80.0, -60.0])))
+    pole = Pose(0.0, float(generator.choice([89.0, 89.0, -89.0])))
     free = [
-        Pose(float(generator.uniform(0, 360)), float(np.clip(generator.normal(15, 25), -60, 85)))
+        Pose(float(generator.uniform(0, 360)), float(np.clip(generator.normal(15, 30), -85, 89)))
         for _ in range(max(0, count - 5))
     ]
     return [*ring, pole, *free][:count]

@@ -1,0 +1,83 @@
+"""The whole training of the shipped model: autoencoder, latent cache, transformer, packaging.
+
+    maquette train configs/train/props.yaml --out runs/props [--resume]
+
+Each part that is finished is not done again; an unfinished one resumes from its
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from pipeline.config import build, read_yaml
+from pipeline.training.latents import CacheConfig
+from pipeline.training.train_autoencoder import AutoencoderTraining
+from pipeline.training.train_transformer import TransformerTraining
+from render.errors import InputError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A recipe."""
+
+    data: str
+    """Path of the pack without its endings, relative to the working directory."""
+    autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
+    latents: CacheConfig = field(default_factory=CacheConfig)
+    transformer: TransformerTraining = field(default_factory=TransformerTraining)
+
+
+def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "auto") -> None:
+    """Train by the recipe into `out`; the finished pipeline is `out/pipeline`."""
+    from pipeline.training.latents import build_shard
+    from pipeline.training.train_autoencoder import train_autoencoder
+    from pipeline.training.train_transformer import train_transformer
+
+    config = build(TrainingConfig, read_yaml(config_path))
+    data = Path(config.data)
+    if out.exists() and any(out.iterdir()) and not resume:
+        raise InputError(f"{out} is not empty; give --resume to go on from it, or another --out.")
+    where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    if not (out / "autoencoder").is_dir():
+        train_autoencoder(data, out, config.autoencoder, where)
+    cache = out / "latents"
+    for split in ("val", "train"):
+        if not (cache / f"{split}-0-items.jsonl").is_file():
+            build_shard(data, out / "autoencoder", cache, 0, 1, split, config.latents)
+    train_transformer(cache, out, config.transformer, where)
+    package(data, out, out / "pipeline")
+
+
+def package(data: Path, run_folder: Path, folder: Path) -> None:
+    """Put the trained networks together as a pipeline in fp16, with the captions it knows."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    from pipeline.multiview.autoencoder import GBufferAutoencoder
+    from pipeline.multiview.domain import Domain
+    from pipeline.multiview.pipeline import MultiViewPipeline, save
+    from pipeline.multiview.text import TextEncoder
+    from pipeline.multiview.transformer import MultiViewTransformer
+    from pipeline.training.props import captions, is_asked_for, load_props
+
+    names = [captions(p)[0] for p in load_props(data) if p.split == "train" and is_asked_for(p)]
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    Domain.build(names, TextEncoder()).save(partial)
+    pipeline = MultiViewPipeline(
+        GBufferAutoencoder.from_pretrained(run_folder / "autoencoder"),
+        MultiViewTransformer.from_pretrained(run_folder / "transformer"),
+        FlowMatchEulerDiscreteScheduler(shift=SAMPLING_SHIFT),
+    )
+    save(pipeline, partial)
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.replace(folder)
+
+
+SAMPLING_SHIFT = 2.0
+"""Noise-level shift of the sampling schedule, as in training."""

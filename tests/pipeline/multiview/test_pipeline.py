@@ -1,0 +1,134 @@
+"""The diffusers pipeline: reproducible, savable, guided, and a denoiser for distillation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
+from PIL import Image
+
+from pipeline.multiview.autoencoder import GBufferAutoencoder
+from pipeline.multiview.domain import Domain
+from pipeline.multiview.pipeline import MultiViewPipeline, load, reference_tensor, save
+from pipeline.multiview.transformer import MultiViewTransformer
+from pipeline.prompt import Prompt
+from render.cameras import orbit_cameras
+from render.errors import InputError
+from render.gbuffer import ViewSet
+
+
+def tiny_pipeline() -> MultiViewPipeline:
+    torch.manual_seed(0)
+    transformer = MultiViewTransformer(width=32, depth=2, heads=2, reference_depth=1)
+    for name, parameter in transformer.named_parameters():
+        if "modulation" in name or "patch_out" in name:  # zero at the start of training
+            torch.nn.init.normal_(parameter, std=0.05)
+    autoencoder = GBufferAutoencoder(widths=(8, 16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1, 1))
+    pipeline = MultiViewPipeline(autoencoder, transformer, FlowMatchEulerDiscreteScheduler(shift=2.0))
+    pipeline.autoencoder.eval()
+    pipeline.transformer.eval()
+    return pipeline
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> MultiViewPipeline:
+    return tiny_pipeline()
+
+
+CAMERAS = orbit_cameras([0.0, 120.0, 240.0], [15.0] * 3, 64)
+
+
+def draw(pipeline: MultiViewPipeline, prompt: Prompt, seed: int, scale: float = 3.0) -> ViewSet:
+    generator = torch.Generator().manual_seed(seed)
+    return pipeline(prompt, CAMERAS, num_inference_steps=3, guidance_scale=scale, generator=generator)
+
+
+def test_same_seed_same_views_and_other_seed_other_views(pipeline: MultiViewPipeline) -> None:
+    first, again, other = (draw(pipeline, Prompt("a barrel"), seed) for seed in (1, 1, 2))
+    for name, value in first.gbuffer.channels().items():
+        assert torch.equal(value, again.gbuffer.channels()[name]), name
+    assert not torch.equal(first.gbuffer.normal, other.gbuffer.normal)  # type: ignore[arg-type]
+
+
+def test_views_have_all_unlit_channels_and_nothing_where_uncovered(pipeline: MultiViewPipeline) -> None:
+    channels = draw(pipeline, Prompt("a barrel"), 1).gbuffer.channels()
+    assert set(channels) == {"alpha", "base_color_srgb", "normal", "depth", "metallic", "roughness"}
+    empty = channels["alpha"][..., 0] == 0
+    for value in channels.values():
+        assert value.dtype == torch.float32
+        assert value[empty].abs().sum() == 0
+
+
+def test_text_and_image_both_steer(pipeline: MultiViewPipeline) -> None:
+    image = Image.new("RGBA", (40, 40), (200, 30, 30, 255))
+    plain = draw(pipeline, Prompt("a barrel"), 1)
+    text = draw(pipeline, Prompt("a sword"), 1)
+    both = draw(pipeline, Prompt("a barrel", image=image), 1)
+    for other in (text, both):
+        assert not torch.equal(plain.gbuffer.alpha, other.gbuffer.alpha) or not torch.equal(
+            plain.gbuffer.normal,  # type: ignore[arg-type]
+            other.gbuffer.normal,  # type: ignore[arg-type]
+        )
+
+
+def test_guidance_is_linear_in_the_scale(pipeline: MultiViewPipeline) -> None:
+    conditioning = pipeline.condition(Prompt("a barrel", negative="a sword"))
+    noisy = torch.randn(3, 16, 8, 8, generator=torch.Generator().manual_seed(3))
+    rays, sigma = pipeline.rays(CAMERAS), torch.full((3,), 0.5)
+    with torch.no_grad():
+        at = [pipeline.velocity(noisy, sigma, rays, conditioning, s) for s in (0.0, 1.0, 3.0)]
+    torch.testing.assert_close(at[2], at[0] + 3 * (at[1] - at[0]), atol=1e-5, rtol=1e-4)
+
+
+def test_denoiser_estimates_the_clean_latents(pipeline: MultiViewPipeline) -> None:
+    prompt = Prompt("a barrel")
+    views = draw(pipeline, prompt, 1)
+    denoiser = pipeline.denoiser(prompt, views, guidance_scale=2.0)
+    camera = orbit_cameras([33.0], [5.0], 64)
+    latents = denoiser.encode(views.gbuffer[0], camera)
+    assert latents.shape == (1, 16, 8, 8)
+    # Without noise the estimate is the input itself, whatever the network says.
+    assert torch.equal(denoiser.predict_clean(latents, 0.0, camera), latents)
+    assert not torch.equal(denoiser.predict_clean(latents, 0.5, camera), latents)
+    assert denoiser.decode(latents, camera).alpha.shape == (1, 64, 64, 1)
+
+
+def test_encoding_is_differentiable(pipeline: MultiViewPipeline) -> None:
+    views = draw(pipeline, Prompt("a barrel"), 1)
+    channels = views.gbuffer.channels()
+    channels["base_color_srgb"] = channels["base_color_srgb"].clone().requires_grad_()
+    pipeline.encode_views(type(views.gbuffer)(**channels), CAMERAS).sum().backward()
+    gradient = channels["base_color_srgb"].grad
+    assert gradient is not None
+    assert gradient.abs().sum() > 0
+
+
+def test_saved_pipeline_is_the_same_and_checked(tmp_path: Path) -> None:
+    original = tiny_pipeline()
+    folder = tmp_path / "model"
+    save(original, folder)
+    Domain.build(["barrel", "sword"], original.text_encoder).save(folder)
+    loaded = load(folder, dtype=torch.float32)
+    for name, value in loaded.transformer.state_dict().items():
+        assert torch.equal(value, original.transformer.state_dict()[name].float()), name
+    score = loaded.domain("a barrel")
+    assert score is not None
+    assert score.nearest[0] == "barrel"
+    weights = folder / "transformer" / "diffusion_pytorch_model.safetensors"
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    with pytest.raises(InputError, match="sha256"):
+        load(folder)
+    weights.unlink()
+    with pytest.raises(InputError, match="missing"):
+        load(folder)
+
+
+def test_reference_is_premultiplied() -> None:
+    image = Image.new("RGBA", (8, 8), (255, 0, 0, 0))
+    assert reference_tensor(image, 16).abs().max() == 0
+    opaque = reference_tensor(Image.new("RGBA", (8, 8), (255, 0, 0, 255)), 16)
+    assert opaque[0, :, 3, 3].tolist() == [1.0, 0.0, 0.0, 1.0]

@@ -1,0 +1,66 @@
+"""The transformer treats views as a set, and each view by its own noise level and camera."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pipeline.multiview.transformer import MultiViewTransformer, attend, ray_features
+from render.cameras import orbit_cameras
+
+
+@pytest.fixture(scope="module")
+def model() -> MultiViewTransformer:
+    torch.manual_seed(0)
+    transformer = MultiViewTransformer(width=32, depth=4, heads=2, text_width=16, reference_depth=1)
+    for name, parameter in transformer.named_parameters():
+        if "modulation" in name or "patch_out" in name:  # zero at the start of training
+            torch.nn.init.normal_(parameter, std=0.2)
+    return transformer.eval()
+
+
+def run(
+    model: MultiViewTransformer, order: list[int], sigma: list[float], reference: torch.Tensor | None = None
+) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(1)
+    cameras = orbit_cameras([0.0, 90.0, 200.0], [15.0, 15.0, 60.0], 128)[order]
+    latents = torch.randn(3, 16, 16, 16, generator=generator)[order]
+    text = torch.randn(1, 5, 16, generator=generator)
+    rays = ray_features(cameras, 8, 8)
+    with torch.no_grad():
+        context = model.context(text, reference)
+        return model(latents[None], torch.tensor(sigma)[order][None], rays[None], context)[0]
+
+
+def test_views_are_a_set(model: MultiViewTransformer) -> None:
+    straight = run(model, [0, 1, 2], [0.1, 0.5, 0.9])
+    turned = run(model, [2, 0, 1], [0.1, 0.5, 0.9])
+    torch.testing.assert_close(turned, straight[[2, 0, 1]], atol=1e-4, rtol=1e-4)
+
+
+def test_views_see_each_other_and_the_picture(model: MultiViewTransformer) -> None:
+    one = run(model, [0, 1, 2], [0.5, 0.5, 0.5])
+    other = run(model, [0, 1, 2], [0.5, 0.5, 0.0])
+    assert (one[0] - other[0]).abs().max() > 1e-4
+    picture = run(model, [0, 1, 2], [0.5, 0.5, 0.5], torch.rand(1, 4, 128, 128))
+    assert (one[0] - picture[0]).abs().max() > 1e-4
+
+
+def test_zero_initialised_model_predicts_zero() -> None:
+    fresh = MultiViewTransformer(width=32, depth=2, heads=2, text_width=16, reference_depth=1)
+    assert run(fresh, [0, 1, 2], [0.5, 0.5, 0.5]).abs().max() == 0
+
+
+def test_ray_features_know_the_point_and_the_axes() -> None:
+    cameras = orbit_cameras([90.0], [0.0], 128)
+    features = ray_features(cameras, 8, 8)[0]
+    # A camera on +X: right is -Z, up +Y, back +X; the first patch is left of and above the centre.
+    expected = torch.tensor([0.0, 0, -1, 0, 1, 0, 1, 0, 0])
+    torch.testing.assert_close(features[0, :9], expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(features[0, 9:12], torch.tensor([0.0, 0.875, 0.875]), atol=1e-6, rtol=0)
+
+
+def test_plain_attention_is_torchs() -> None:
+    q, k, v = torch.randn(3, 2, 4, 10, 8).unbind()
+    expected = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(attend(q, k, v), expected, atol=1e-5, rtol=1e-5)

@@ -38,108 +38,61 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace files that
 @app.command()
 def generate(
     out: Out,
-    prompt: Annotated[str, typer.Argument(help="What to make, in English.", show_default=False)] = "",
+    prompt: Annotated[str | None, typer.Argument(help="What to make, in English.")] = None,
     image: Annotated[
         Path | None, typer.Option(help="A picture of it: PNG, JPEG or WebP; alone or with the prompt.")
     ] = None,
-    negative: Annotated[str, typer.Option(help="What it should not be.")] = "",
+    negative: Annotated[str | None, typer.Option(help="What it should not be.")] = None,
     preset: Annotated[
-        str, typer.Option(help="draft (for looking), standard, high (for waiting), or a .yaml file.")
-    ] = "standard",
-    seed: Annotated[int, typer.Option(help="Another seed, another asset.")] = 0,
-    variants: Annotated[int, typer.Option(help="Draw this many seeds, go on with the most consistent.")] = 1,
-    polycount: Annotated[int | None, typer.Option(help="Most triangles (default: the preset's).")] = None,
-    height_m: Annotated[float, typer.Option("--height-m", help="Height of the asset in metres.")] = 1.0,
-    texture_size: Annotated[int | None, typer.Option(help="Pixels (default: the preset's).")] = None,
-    formats: Annotated[str, typer.Option(help="Of glb, obj, stl, ply, splat; with commas.")] = "glb",
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+        str | None,
+        typer.Option(help="draft, standard, high, or a .yaml file.  [default: standard]"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed, another asset.  [default: 0]")] = None,
+    variants: Annotated[
+        int | None, typer.Option(help="Draw this many seeds, go on with the most consistent.  [default: 1]")
+    ] = None,
+    polycount: Annotated[int | None, typer.Option(help="Most triangles.  [default: the preset's]")] = None,
+    height_m: Annotated[
+        float | None, typer.Option("--height-m", help="Height of the asset in metres.  [default: 1.0]")
+    ] = None,
+    texture_size: Annotated[int | None, typer.Option(help="In pixels.  [default: the preset's]")] = None,
+    formats: Annotated[
+        str | None, typer.Option(help="Of glb, obj, stl, ply, splat; with commas.  [default: glb]")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.  [default: auto]")] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the last run in --out; options given here change it.")
     ] = False,
     quiet: Quiet = False,
-    context: typer.Context = None,  # type: ignore[assignment]
 ) -> None:
     """Make an asset of a prompt, an image, or both."""
-    if device not in ("auto", "cpu", "cuda"):
+    if not resume and not (prompt or "").strip() and image is None:
+        raise InputError("The prompt is empty. Say what to make, such as: a wooden barrel, or give --image.")
+    if device not in (None, "auto", "cpu", "cuda"):
         raise InputError(f"--device must be auto, cpu or cuda, not {device!r}.")
-    if not resume and not prompt.strip() and image is None:
-        raise InputError(
-            "The prompt is empty. Say what to make, for example: a wooden barrel, or give --image."
-        )
     if out.exists() and not out.is_dir():
         raise InputError(f"--out {out} is a file; give a folder.")
+    options: dict[str, Any] = {
+        "image": image,
+        "negative": negative,
+        "preset": preset,
+        "seed": seed,
+        "variants": variants,
+        "polycount": polycount,
+        "height_m": height_m,
+        "texture_size": texture_size,
+        "formats": None if formats is None else _names(formats),
+        "device": device,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
     with _stage_bar(quiet) as bar, _Resumable(out):
         from pipeline import run
 
-        wanted = tuple(name.strip().lower() for name in formats.split(",") if name.strip())
         if resume:
-            given = {
-                name
-                for name in context.params
-                if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
-            }
-            result = _resumed(
-                given,
-                out,
-                bar,
-                prompt=prompt,
-                image=image,
-                negative=negative,
-                preset=preset,
-                seed=seed,
-                variants=variants,
-                polycount=polycount,
-                height_m=height_m,
-                texture_size=texture_size,
-                formats=wanted,
-                device=device,
-            )
+            result = run.resume(out, prompt=prompt, observer=bar, **given)
         else:
-            result = run.generate(
-                prompt,
-                out=out,
-                image=image,
-                negative=negative,
-                preset=preset,
-                seed=seed,
-                variants=variants,
-                polycount=polycount,
-                texture_size=texture_size,
-                height_m=height_m,
-                formats=wanted,
-                device=device,  # type: ignore[arg-type]
-                observer=bar,
-            )
+            result = run.generate(prompt or "", out=out, observer=bar, **given)
     _print_result(result)
-
-
-def _resumed(given: set[str], out: Path, bar: StageBar, **options: Any) -> Result:
-    """Goes on with the saved request, changed by the options that were given."""
-    from dataclasses import replace
-
-    from pipeline import run
-    from pipeline.preset import load_preset
-    from pipeline.prompt import clean_text
-
-    request, image = run.resume(out)
-    if "preset" in given:
-        request = replace(request, preset=load_preset(options["preset"]))
-    chosen = run.with_changes(
-        request.preset, polycount=options["polycount"], texture_size=options["texture_size"]
-    )
-    request = replace(request, preset=chosen)
-    if "image" in given:
-        image = run.prepare_image(options["image"])
-        assert image is not None
-        request = replace(request, image_sha256=run.image_sha256(image))
-    if "prompt" in given:
-        request = replace(request, text=clean_text(options["prompt"]))
-    if "negative" in given:
-        request = replace(request, negative=clean_text(options["negative"], "negative prompt"))
-    if "device" in given:
-        request = replace(request, device=run.resolved_device(options["device"]))
-    kept = {name: options[name] for name in ("seed", "variants", "height_m", "formats") if name in given}
-    return run.run(replace(request, **kept), out, image=image, observer=bar)
 
 
 @app.command()
@@ -166,7 +119,7 @@ def render(
             size=size,
             turntable_size=turntable_size,
             frames=frames,
-            formats=tuple(name.strip().lower() for name in formats.split(",") if name.strip()),
+            formats=_names(formats),
             progress=lambda fraction, message="": bar.progress("preview", fraction, message),
         )
     for file in files:
@@ -272,6 +225,10 @@ def _stage_bar(quiet: bool) -> StageBar:
     return StageBar(Console(stderr=True), quiet)
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip().lower() for name in text.split(",") if name.strip())
+
+
 def _console() -> Console:
     return Console()
 
@@ -297,22 +254,25 @@ def _print_table(values: dict[str, Any], indent: str = "") -> None:
             typer.echo(f"{indent}{key:<24} {shown}")
 
 
-def main() -> None:
-    """Runs the command line and exits with its code."""
+def invoke(arguments: list[str] | None = None) -> int:
+    """Runs the command line (of the process, unless `arguments` are given); its exit code."""
     try:
-        code = app(standalone_mode=False) or 0
+        return int(app(arguments, standalone_mode=False) or 0)
     except MaquetteError as error:
-        code = _complain(str(error), error.exit_code)
-    except typer.Abort:
-        code = _complain("Stopped.", 130)
-    except KeyboardInterrupt:
-        code = _complain("Stopped.", 130)
+        return _complain(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _complain("Stopped.", 130)
     except BrokenPipeError:
-        code = 1
+        return 1
     except typer.TyperException as error:
         # A mistake in the options. Without a command typer has printed the help, and has no message.
         message = error.format_message().rstrip(".")
-        code = _complain(f"{message}. See: maquette --help", 2) if message else 2
+        return _complain(f"{message}. See: maquette --help", 2) if message else 2
+
+
+def main() -> None:
+    """The console script."""
+    code = invoke()
     sys.stdout.flush()
     sys.stderr.flush()
     # Leaving torch and Open3D in order costs up to a second and frees nothing that the system does not.

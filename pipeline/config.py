@@ -21,8 +21,8 @@ import yaml
 from render.errors import InputError
 
 T = TypeVar("T")
-Plain = None | bool | int | float | str | list["Plain"] | dict[str, "Plain"]
-"""What YAML and JSON hold."""
+Plain = None | bool | int | float | str | list[Any] | dict[str, Any]
+"""What YAML and JSON hold, to the first level: run-time checkers cannot read a recursive alias."""
 
 MAX_BYTES = 256 * 1024
 """No settings file is larger; a YAML of aliases grows from little to gigabytes."""
@@ -81,12 +81,11 @@ def build(cls: type[T], data: object, path: str = "") -> T:
 
 def _placed(message: str, path: str, fields: set[str]) -> str:
     """A class's own complaint with its full dotted path in front."""
-    first = message.split(maxsplit=1)[0].strip(":,'`") if message else ""
-    if first in fields:
-        return _join(path, message)
-    parent, _, group = path.rpartition(".")
-    if group and first.startswith(f"{group}."):
-        return _join(parent, message)
+    first, _, rest = message.partition(" ")
+    # A class may put the usual name of its group before its field: "bake.sharpness is ...".
+    field = first.strip(":,'`").rpartition(".")[2]
+    if field in fields:
+        return f"{_join(path, field)} {rest}"
     return f"{path}: {message}" if path else message
 
 

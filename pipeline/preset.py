@@ -88,7 +88,7 @@ class Preset:
     """None: the field is fitted to the views only."""
     surface: SurfaceConfig = field(default_factory=SurfaceConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
-    texture: BakeConfig = field(default_factory=BakeConfig)
+    bake: BakeConfig = field(default_factory=BakeConfig)
     preview: PreviewConfig = field(default_factory=PreviewConfig)
 
 
@@ -124,6 +124,6 @@ def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, An
     return out
 
 
-def _check(name: str, value: float, low: float, high: float) -> None:
+def _check(name: str, value: int | float, low: int | float, high: int | float) -> None:
     if not low <= value <= high:
         raise InputError(f"{name} must be between {low:g} and {high:g}, not {value:g}.")

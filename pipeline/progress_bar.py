@@ -25,8 +25,8 @@ class StageBar:
 
     def __init__(self, console: Console, quiet: bool) -> None:
         self._console = console
-        self._quiet = quiet
-        self._plain = not console.is_terminal
+        self._live = console.is_terminal and not quiet
+        self._log = not console.is_terminal and not quiet
         self._stage = ""
         self._started = time.perf_counter()
         self._progress = Progress(
@@ -41,12 +41,13 @@ class StageBar:
         self._task = self._progress.add_task("run", total=1.0, stage="start", left="", note="")
 
     def __enter__(self) -> StageBar:
-        if not (self._quiet or self._plain):
+        if self._live:
             self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._live:
+            self._progress.stop()
 
     def progress(self, stage: str, fraction: float, message: str) -> None:
         names = list(SHARES)
@@ -55,7 +56,7 @@ class StageBar:
         elapsed = time.perf_counter() - self._started
         left = f"{elapsed / done - elapsed:.0f} s left" if done > 0.03 else ""
         self._progress.update(self._task, completed=done, stage=stage, left=left, note=message)
-        if self._plain and not self._quiet and stage != self._stage:
+        if self._log and stage != self._stage:
             # A log file gets a line for each stage, not a bar.
             self._console.print(f"{elapsed:6.1f} s  {stage}", highlight=False)
         self._stage = stage

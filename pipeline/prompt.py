@@ -46,7 +46,7 @@ class Prompt:
         object.__setattr__(self, "negative", clean_text(self.negative, "negative prompt"))
         if not self.text and self.image is None:
             raise InputError(
-                "The prompt is empty. Say what to make, for example: a wooden barrel, or give --image."
+                "The prompt is empty. Say what to make, such as: a wooden barrel, or give --image."
             )
         if self.image is not None and (self.image.mode != "RGBA" or self.image.width != self.image.height):
             raise InputError(

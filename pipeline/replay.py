@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pipeline.receipt import Receipt, differences
 from pipeline.run import IMAGE_FILE, Observer, Result, Unobserved, run, saved_image
+from pipeline.source import ViewModel
 from render.errors import InputError
-
-if TYPE_CHECKING:
-    from pipeline.multiview.pipeline import MultiViewPipeline
 
 
 @dataclass(frozen=True)
@@ -29,7 +26,7 @@ def replay(
     receipt_path: Path,
     out: Path,
     *,
-    model: MultiViewPipeline | None = None,
+    model: ViewModel | None = None,
     observer: Observer | None = None,
 ) -> Replayed:
     """Runs the receipt's request in `out`, which must not be the folder it came from.

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from PIL import Image
@@ -32,14 +32,11 @@ from pipeline.prompt import Prompt
 from pipeline.receipt import Receipt, environment
 from pipeline.report import Report, StageCost, Variant, domain_warning
 from pipeline.request import Device, Request, slug
-from pipeline.source import ModelSource
+from pipeline.source import ModelSource, ViewModel
 from pipeline.stages import VERSIONS, StageName
 from render.errors import InputError
 from render.gbuffer import ViewSet
 from render.progress import Progress
-
-if TYPE_CHECKING:
-    from pipeline.multiview.pipeline import MultiViewPipeline
 
 STAGES_DIRECTORY = ".stages"
 REQUEST_FILE = "request.json"
@@ -49,6 +46,7 @@ MIN_FREE_BYTES = 200 * 1024**2
 """A `high` run with 16 variants keeps about 150 MB of stages."""
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Who is told how a run goes."""
 
@@ -99,7 +97,7 @@ def generate(
     height_m: float = 1.0,
     formats: Sequence[str] = ("glb",),
     device: Device = "auto",
-    model: MultiViewPipeline | None = None,
+    model: ViewModel | None = None,
     observer: Observer | None = None,
 ) -> Result:
     """Makes an asset of `prompt` (text, an image, or both) in the folder `out`.
@@ -134,7 +132,7 @@ def run(
     directory: Path,
     *,
     image: Image.Image | None = None,
-    model: MultiViewPipeline | None = None,
+    model: ViewModel | None = None,
     observer: Observer,
 ) -> Result:
     """Makes what `request` asks for in `directory`; `image` is its cut-out, if it has one."""
@@ -237,22 +235,22 @@ class _Runner:
         )
         mesh = self._stage(
             "mesh",
-            {"mesh": plain(preset.mesh), "texture_size": preset.texture.texture_size},
+            {"mesh": plain(preset.mesh), "texture_size": preset.bake.texture_size},
             [surface],
             lambda out, progress: stages.mesh(
-                out, surface.directory, preset.mesh, preset.texture.texture_size, progress=progress
+                out, surface.directory, preset.mesh, preset.bake.texture_size, progress=progress
             ),
         )
         texture = self._stage(
             "texture",
-            {"texture": plain(preset.texture)},
+            {"bake": plain(preset.bake)},
             [views, field, mesh],
             lambda out, progress: stages.texture(
                 out,
                 views.directory,
                 field.directory,
                 mesh.directory,
-                preset.texture,
+                preset.bake,
                 progress=progress,
             ),
         )
@@ -391,12 +389,57 @@ def _finish(
     return Result(directory, {name: directory / name for name in files}, report, receipt)
 
 
-def resume(directory: Path) -> tuple[Request, Image.Image | None]:
+def resume(
+    out: str | Path,
+    prompt: str | None = None,
+    *,
+    image: str | Path | Image.Image | None = None,
+    negative: str | None = None,
+    preset: str | Path | Preset | None = None,
+    seed: int | None = None,
+    variants: int | None = None,
+    polycount: int | None = None,
+    texture_size: int | None = None,
+    height_m: float | None = None,
+    formats: Sequence[str] | None = None,
+    device: Device | None = None,
+    model: ViewModel | None = None,
+    observer: Observer | None = None,
+) -> Result:
+    """Goes on with the last run in `out`; what is given here changes its request (see `generate`).
+
+    `InputError` when there was no run.
+    """
+    directory = Path(out)
+    request, picture = last_request(directory)
+    if preset is not None:
+        request = replace(request, preset=preset if isinstance(preset, Preset) else load_preset(preset))
+    settings = with_changes(request.preset, polycount=polycount, texture_size=texture_size)
+    if image is not None:
+        picture = prepare_image(image)
+    negative = request.negative if negative is None else negative
+    asked = Prompt(request.text if prompt is None else prompt, picture, negative)
+    request = replace(
+        request,
+        text=asked.text,
+        negative=asked.negative,
+        image_sha256=None if picture is None else image_sha256(picture),
+        preset=settings,
+        seed=request.seed if seed is None else seed,
+        variants=request.variants if variants is None else variants,
+        height_m=request.height_m if height_m is None else height_m,
+        formats=request.formats if formats is None else tuple(formats),
+        device=request.device if device is None else resolved_device(device),
+    )
+    return run(request, directory, image=picture, model=model, observer=observer or Unobserved())
+
+
+def last_request(directory: Path) -> tuple[Request, Image.Image | None]:
     """What the last run in `directory` was asked for, finished or not. `InputError` when there was none."""
     kept = directory / STAGES_DIRECTORY
     try:
         data = json.loads((kept / REQUEST_FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise InputError(f"There is nothing to resume in {directory}. Give a prompt.") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{kept / REQUEST_FILE} cannot be read: {error}") from None
@@ -419,7 +462,7 @@ def with_changes(preset: Preset, *, polycount: int | None, texture_size: int | N
     if polycount is not None:
         preset = changed(preset, "mesh.polycount", polycount)
     if texture_size is not None:
-        preset = changed(preset, "texture.texture_size", texture_size)
+        preset = changed(preset, "bake.texture_size", texture_size)
     return preset
 
 

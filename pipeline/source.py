@@ -3,13 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+import torch
 
 from pipeline.models import verified_model
+from pipeline.prompt import Prompt
+from render.cameras import Cameras
+from render.gbuffer import ViewSet
+from render.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from pipeline.distillation import Denoiser
     from pipeline.multiview.domain import DomainScore
-    from pipeline.multiview.pipeline import MultiViewPipeline
+
+
+@runtime_checkable
+class ViewModel(Protocol):
+    """What a run needs of a multi-view model; `pipeline.multiview.pipeline.MultiViewPipeline` is one."""
+
+    def __call__(
+        self,
+        prompt: Prompt,
+        cameras: Cameras,
+        *,
+        num_inference_steps: int,
+        guidance_scale: float,
+        generator: torch.Generator,
+        progress: Progress = silent,
+    ) -> ViewSet:
+        """Views of one object that fits the prompt."""
+        ...
+
+    def denoiser(self, prompt: Prompt, views: ViewSet, guidance_scale: float) -> Denoiser:
+        """What score distillation asks, with the prompt and the drawn views bound."""
+        ...
 
 
 class ModelSource:
@@ -20,7 +48,7 @@ class ModelSource:
     """
 
     def __init__(
-        self, folder: Path | None = None, *, model: MultiViewPipeline | None = None, device: str = "cpu"
+        self, folder: Path | None = None, *, model: ViewModel | None = None, device: str = "cpu"
     ) -> None:
         self._model = model
         self._device = device
@@ -31,7 +59,7 @@ class ModelSource:
             info = verified_model(folder)
             self._folder, self.weights = info.directory, info.hashes
 
-    def load(self) -> MultiViewPipeline:
+    def load(self) -> ViewModel:
         """The pipeline, on the device."""
         if self._model is None:
             from pipeline.multiview.pipeline import load
@@ -46,7 +74,10 @@ class ModelSource:
 
         if not text or self._folder is None or not (self._folder / CONCEPTS).is_file():
             return None
-        return Domain.load(self._folder).score(text, self.load().text_encoder)
+        from pipeline.multiview.text import TextEncoder
+
+        encoder = getattr(self.load(), "text_encoder", None) or TextEncoder()
+        return Domain.load(self._folder).score(text, encoder)
 
     def drop(self) -> None:
         """Forget the networks, so that later stages have their memory."""

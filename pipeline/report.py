@@ -46,6 +46,7 @@ class Report:
     """`recon.inspect.Inspection`: watertight, manifold, components, triangles, UV charts, texel density..."""
     views: DrawnViews
     fit: dict[str, Plain]
+    """`recon.fit.FitReport` without the losses of its steps."""
     variants: tuple[Variant, ...]
     stages: tuple[StageCost, ...]
     total_s: float

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 from pipeline.preset import Preset
-from recon.export import Format
+from recon.export import FORMATS, Format
 from render.errors import InputError
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -34,7 +35,7 @@ class Request:
     seed: int
     variants: int
     height_m: float
-    formats: tuple[str, ...]
+    formats: tuple[Format, ...]
     stem: str
     """Name of the files, without suffix."""
     device: Literal["cpu", "cuda"]
@@ -46,7 +47,6 @@ class Request:
             raise InputError(f"variants must be between 1 and {MAX_VARIANTS}, not {self.variants}.")
         if not 0.001 <= self.height_m <= 1000.0:
             raise InputError(f"height_m must be between 0.001 and 1000 metres, not {self.height_m:g}.")
-        check_formats(self.formats)
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", self.stem):
             raise InputError(f"stem must be a short file name of a-z, 0-9, - and _, not {self.stem!r}.")
 
@@ -56,16 +56,16 @@ class Request:
         return slug(self.text) or "asset"
 
 
-def check_formats(formats: tuple[str, ...]) -> None:
-    """`InputError` for an unknown, repeated or empty choice of formats."""
-    known = [name for option in get_args(Format) for name in (get_args(option) or (option,))]
+def checked_formats(formats: Sequence[str]) -> tuple[Format, ...]:
+    """The formats; `InputError` when there is none, an unknown one, or one twice."""
     if not formats:
-        raise InputError(f"formats must name at least one of {', '.join(known)}.")
+        raise InputError(f"formats must name at least one of {', '.join(FORMATS)}.")
     for name in formats:
-        if name not in known:
-            raise InputError(f"formats: {name!r} is unknown. Known: {', '.join(known)}.")
+        if name not in FORMATS:
+            raise InputError(f"formats: {name!r} is unknown. Known: {', '.join(FORMATS)}.")
     if len(set(formats)) != len(formats):
         raise InputError(f"formats: {', '.join(formats)} names one twice.")
+    return tuple(known for name in formats for known in FORMATS if known == name)
 
 
 def slug(text: str, limit: int = 40) -> str:

@@ -31,7 +31,7 @@ from pipeline.preset import Preset, load_preset
 from pipeline.prompt import Prompt
 from pipeline.receipt import Receipt, environment
 from pipeline.report import Report, StageCost, Variant, domain_warning
-from pipeline.request import Device, Request, slug
+from pipeline.request import Device, Request, checked_formats, slug
 from pipeline.source import ModelSource, ViewModel
 from pipeline.stages import VERSIONS, StageName
 from render.errors import InputError
@@ -120,7 +120,7 @@ def generate(
         seed=seed,
         variants=variants,
         height_m=height_m,
-        formats=tuple(formats),
+        formats=checked_formats(formats),
         stem=slug(directory.name, 64) or slug(asked.text, 64) or "asset",
         device=resolved_device(device),
     )
@@ -356,6 +356,7 @@ def _finish(
         files[IMAGE_FILE] = kept / IMAGE_FILE
     if len(tried) > 1:
         files[VARIANTS_FILE] = kept / VARIANTS_FILE
+    fitted = json.loads((outputs["field"] / "fit.json").read_text(encoding="utf-8"))
     drawn = stages.load_drawn(outputs["views"] / "views.json")
     warning = domain_warning(drawn, request.text)
     costs = tuple(StageCost.of(output) for output in outputs.values())
@@ -365,7 +366,7 @@ def _finish(
         preset=request.preset.name,
         asset=json.loads((outputs["export"] / "inspection.json").read_text(encoding="utf-8")),
         views=drawn,
-        fit=json.loads((outputs["field"] / "fit.json").read_text(encoding="utf-8")),
+        fit={name: value for name, value in fitted.items() if not isinstance(value, list)},
         variants=tried,
         stages=costs,
         total_s=round(time.perf_counter() - started, 3),
@@ -428,7 +429,7 @@ def resume(
         seed=request.seed if seed is None else seed,
         variants=request.variants if variants is None else variants,
         height_m=request.height_m if height_m is None else height_m,
-        formats=request.formats if formats is None else tuple(formats),
+        formats=request.formats if formats is None else checked_formats(formats),
         device=request.device if device is None else resolved_device(device),
     )
     return run(request, directory, image=picture, model=model, observer=observer or Unobserved())

@@ -39,6 +39,10 @@ class ViewModel(Protocol):
         """What score distillation asks, with the prompt and the drawn views bound."""
         ...
 
+    def domain(self, text: str) -> DomainScore | None:
+        """How near a prompt is to what the model knows; None when it does not say."""
+        ...
+
 
 class ModelSource:
     """The shipped model, the one in a folder, or one that is already in memory.
@@ -67,17 +71,6 @@ class ModelSource:
             assert self._folder is not None
             self._model = load(self._folder, device=self._device)
         return self._model
-
-    def domain_score(self, text: str) -> DomainScore | None:
-        """How near a prompt is to what the model knows; None without text or list of concepts."""
-        from pipeline.multiview.domain import CONCEPTS, Domain
-
-        if not text or self._folder is None or not (self._folder / CONCEPTS).is_file():
-            return None
-        from pipeline.multiview.text import TextEncoder
-
-        encoder = getattr(self.load(), "text_encoder", None) or TextEncoder()
-        return Domain.load(self._folder).score(text, encoder)
 
     def drop(self) -> None:
         """Forget the networks, so that later stages have their memory."""

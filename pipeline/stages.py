@@ -10,7 +10,7 @@ folder holds is said in each docstring. Heavy libraries are imported by the modu
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pipeline.distillation import DistillationConfig
     from pipeline.source import ModelSource
     from recon.bake import BakeConfig
+    from recon.export import Format
     from recon.fields import SeedConfig
     from recon.fit import FitConfig
     from recon.surface import SurfaceConfig
@@ -88,8 +89,8 @@ def draw_views(
 ) -> None:
     """Writes `views.safetensors` (a `ViewSet`) and `views.json` (`DrawnViews`)."""
     progress(0.0, "loading the model")
-    pipeline = model.load()
-    views = pipeline(
+    network = model.load()
+    views = network(
         prompt,
         view_cameras(config),
         num_inference_steps=config.num_inference_steps,
@@ -98,12 +99,12 @@ def draw_views(
         progress=progress,
     ).to("cpu")
     views.save(out / VIEWS_FILE)
-    domain = model.domain_score(prompt.text)
+    domain = network.domain(prompt.text) if prompt.text else None
     drawn = DrawnViews(
         view_consistency(views),
         None if domain is None else float(domain.score),
         () if domain is None else tuple(domain.nearest),
-        True if domain is None else domain.in_domain,
+        True if domain is None else domain.inside,
     )
     (out / "views.json").write_text(json.dumps(plain(drawn), indent=1), encoding="utf-8")
 
@@ -129,7 +130,7 @@ def fit_field(
     *,
     progress: Progress = silent,
 ) -> None:
-    """Writes `field.safetensors` (a `GaussianField`) and `fit.json` (the `FitReport`)."""
+    """Writes `field.safetensors` (a `GaussianField`) and `fit.json` (the whole `FitReport`)."""
     from recon.fields.gaussians import GaussianField
     from recon.fit import fit
 
@@ -204,7 +205,7 @@ def export_files(
     name: str,
     stem: str,
     height_m: float,
-    formats: tuple[str, ...],
+    formats: tuple[Format, ...],
     provenance: dict[str, str | int | float],
     progress: Progress = silent,
 ) -> None:
@@ -216,7 +217,7 @@ def export_files(
 
     asset = Asset(
         mesh=load_mesh(mesh_dir / MESH_FILE),
-        material=load_material(texture_dir / MATERIAL_FILE),
+        material=replace(load_material(texture_dir / MATERIAL_FILE), name=name),
         name=name,
         height_m=height_m,
         provenance=provenance,
@@ -224,7 +225,7 @@ def export_files(
     )
     progress(0.0, "writing")
     with torch.no_grad():
-        export(asset, out, stem, list(dict.fromkeys(("glb", *formats))))
+        export(asset, out, stem, ["glb", *(name for name in formats if name != "glb")])
     progress(0.7, "inspecting")
     (out / "inspection.json").write_text(json.dumps(plain(inspect(asset)), indent=1), encoding="utf-8")
 

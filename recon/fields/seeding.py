@@ -151,7 +151,7 @@ def _collect(views: ViewSet, config: SeedConfig) -> _Seeds:
 
 def _merge(keys: Int[np.ndarray, "n 4"]) -> tuple[Int[np.ndarray, " n"], int]:
     """The group of every row of equal keys, numbered in sorted order, and the number of groups."""
-    packed = keys.astype(np.int64) @ np.array([1 << 44, 1 << 24, 1 << 4, 1])
+    packed = keys @ np.array([1 << 44, 1 << 24, 1 << 4, 1])
     unique, group = np.unique(packed, return_inverse=True)
     return group.reshape(-1), len(unique)
 
@@ -168,7 +168,7 @@ def _discs(seeds: _Seeds, config: SeedConfig) -> GaussianField:
     facing = 2 * axis + (np.take_along_axis(normals, axis[:, None], 1)[:, 0] < 0)
     voxel = config.voxel_px * float(seeds.footprints.median())
     while True:
-        cells = np.floor(points / voxel) + (1 << 18)
+        cells = np.floor(points / voxel).astype(np.int64) + (1 << 18)
         group, count = _merge(np.concatenate([cells, facing[:, None]], 1))
         if count <= config.max_gaussians:
             break

@@ -1,0 +1,261 @@
+"""Any glTF 2.0 asset as a `Scene`: `load_scene`.
+
+In: a `.glb`, or a `.gltf` whose buffers are data URIs. Out: parts in world space with their materials, UV origin
+turned to bottom-left (here and nowhere else on the way in). Missing normals mean flat shading, as glTF says;
+skinned meshes are shown in their bind pose, without morph targets; points and lines are left out. Hostile
+files raise `InputError` in bounded time and memory (render.gltf_file says how).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+
+from render.conventions import linear_to_srgb_np
+from render.errors import InputError
+from render.gltf_file import GltfFile, read_gltf
+from render.gltf_material import MaterialReader, UvMapping
+from render.scene import Material, Mesh, Part, Scene
+
+_MAX_NODES = 200_000
+_MAX_TRIANGLES = 10_000_000
+_UNDERSTOOD = (
+    "KHR_materials_",
+    "KHR_texture_transform",
+    "KHR_mesh_quantization",
+    "KHR_lights_punctual",
+    "EXT_texture_webp",
+    "KHR_xmp",
+    "KHR_animation_pointer",
+)
+_TRIANGLES, _STRIP, _FAN = 4, 5, 6
+
+
+def load_scene(path: Path) -> Scene:
+    """Read a file's default scene. Raises `InputError` with one line when it cannot be read whole."""
+    file = read_gltf(Path(path))
+    for name in file.items("extensionsRequired"):
+        if not isinstance(name, str) or not name.startswith(_UNDERSTOOD):
+            raise InputError(
+                f"{file.name}: needs the extension {str(name)[:60]!r}, which is not read; "
+                "export the asset without compression and without it."
+            )
+    materials = MaterialReader(file)
+    meshes: dict[int, list[tuple[Mesh, Material]]] = {}
+    parts: list[Part] = []
+    triangles = 0
+    for index, matrix in _placed_meshes(file):
+        if index not in meshes:
+            meshes[index] = _read_mesh(file, index, materials)
+        name = file.items("meshes")[index].get("name")
+        for mesh, material in meshes[index]:
+            triangles += len(mesh.faces)
+            if triangles > _MAX_TRIANGLES:
+                raise InputError(
+                    f"{file.name}: has over {_MAX_TRIANGLES} triangles, more than are read; simplify the asset."
+                )
+            part_name = name if isinstance(name, str) and name else f"mesh{index}"
+            parts.append(Part(_transformed(file, mesh, matrix, index), material, part_name))
+    if not parts:
+        raise InputError(f"{file.name}: has no triangles in its scene, so there is nothing to show.")
+    return Scene(tuple(parts))
+
+
+def _placed_meshes(file: GltfFile) -> list[tuple[int, NDArray[np.float64]]]:
+    """Mesh indices and world matrices, in the order of the file's tree."""
+    nodes = file.items("nodes")
+    if file.items("scenes"):
+        scene = file.item("scenes", file.root.get("scene", 0), "scene")
+        roots = scene.get("nodes", [])
+    else:
+        children = {c for n in nodes if isinstance(n, dict) for c in _indices(file, n.get("children", []), "nodes")}
+        roots = [index for index in range(len(nodes)) if index not in children]
+    placed: list[tuple[int, NDArray[np.float64]]] = []
+    visited: set[int] = set()
+    pending = [(index, np.eye(4)) for index in reversed(_indices(file, roots, "scene.nodes"))]
+    while pending:
+        index, parent = pending.pop()
+        node = file.item("nodes", index, "the scene")
+        here = f"nodes[{index}]"
+        if index in visited:
+            file.fail(here, "is met twice: its tree has a loop or a node with two parents")
+        visited.add(index)
+        if len(visited) > _MAX_NODES:
+            file.fail("nodes", f"are more than the {_MAX_NODES} that are read", "simplify the asset")
+        with np.errstate(over="ignore", invalid="ignore"):
+            matrix = parent @ _local_matrix(file, node, here)
+        if not np.isfinite(matrix).all():
+            file.fail(here, "has a transform that is not finite")
+        if node.get("mesh") is not None:
+            file.item("meshes", node["mesh"], here)
+            # A skinned mesh ignores its node; in bind pose its vertices stay as stored (section 3.7.3.3).
+            placed.append((node["mesh"], np.eye(4) if node.get("skin") is not None else matrix))
+        pending += [
+            (child, matrix) for child in reversed(_indices(file, node.get("children", []), f"{here}.children"))
+        ]
+    return placed
+
+
+def _indices(file: GltfFile, value: object, where: str) -> list[int]:
+    if not isinstance(value, list) or not all(isinstance(v, int) and not isinstance(v, bool) for v in value):
+        file.fail(where, "is not a list of indices")
+    return value
+
+
+def _local_matrix(file: GltfFile, node: dict[str, Any], here: str) -> NDArray[np.float64]:
+    if node.get("matrix") is not None:
+        return file.vector(node, "matrix", here, (0.0,) * 16).reshape(4, 4).T
+    translation = file.vector(node, "translation", here, (0.0, 0.0, 0.0))
+    x, y, z, w = file.vector(node, "rotation", here, (0.0, 0.0, 0.0, 1.0))
+    scale = file.vector(node, "scale", here, (1.0, 1.0, 1.0))
+    length = x * x + y * y + z * z + w * w
+    if length < 1e-12:
+        file.fail(f"{here}.rotation", "is a quaternion of length 0")
+    x, y, z, w = np.array([x, y, z, w]) / np.sqrt(length)
+    rotation = np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+    matrix = np.eye(4)
+    matrix[:3, :3] = rotation * scale
+    matrix[:3, 3] = translation
+    return matrix
+
+
+def _read_mesh(file: GltfFile, index: int, materials: MaterialReader) -> list[tuple[Mesh, Material]]:
+    entry = file.item("meshes", index, "a node")
+    primitives = entry.get("primitives")
+    if not isinstance(primitives, list):
+        file.fail(f"meshes[{index}]", "has no primitives")
+    out = []
+    for number, primitive in enumerate(primitives):
+        here = f"meshes[{index}].primitives[{number}]"
+        if not isinstance(primitive, dict):
+            file.fail(here, "is not an object")
+        if file.integer(primitive, "mode", here, _TRIANGLES) in (_TRIANGLES, _STRIP, _FAN):
+            read = _read_primitive(file, primitive, here, materials)
+            if read is not None:
+                out.append(read)
+    return out
+
+
+def _read_primitive(
+    file: GltfFile, primitive: dict[str, Any], here: str, materials: MaterialReader
+) -> tuple[Mesh, Material] | None:
+    if "KHR_draco_mesh_compression" in file.object(primitive, "extensions", here):
+        file.fail(here, "is compressed with Draco", "export the asset without compression")
+    attributes = file.object(primitive, "attributes", here)
+    if "POSITION" not in attributes:
+        return None
+    vertices = file.accessor(attributes["POSITION"], f"{here}.POSITION", ("VEC3",)).astype(np.float32)
+    faces = _faces(file, primitive, here, len(vertices))
+    if len(faces) == 0:
+        return None
+
+    def attribute(name: str, kinds: tuple[str, ...]) -> NDArray[Any] | None:
+        if attributes.get(name) is None:
+            return None
+        values = file.accessor(attributes[name], f"{here}.{name}", kinds)
+        if len(values) != len(vertices):
+            file.fail(f"{here}.{name}", f"has {len(values)} values for {len(vertices)} vertices")
+        return values
+
+    material, mapping = materials.read(primitive.get("material"))
+    normals = attribute("NORMAL", ("VEC3",))
+    tangents = attribute("TANGENT", ("VEC4",))
+    return (
+        Mesh(
+            vertices=vertices,
+            faces=faces,
+            normals=None if normals is None else normals.astype(np.float32),
+            uvs=_uvs(attribute(f"TEXCOORD_{mapping.set_index}", ("VEC2",)), mapping),
+            tangents=None if tangents is None else tangents.astype(np.float32),
+            colors_srgb=_colors(attribute("COLOR_0", ("VEC3", "VEC4"))),
+        ),
+        material,
+    )
+
+
+def _uvs(values: NDArray[Any] | None, mapping: UvMapping) -> Float[np.ndarray, "V 2"] | None:
+    if values is None:
+        return None
+    uvs = mapping.apply(values.astype(np.float32))
+    return np.stack([uvs[:, 0], 1 - uvs[:, 1]], 1)
+
+
+def _colors(values: NDArray[Any] | None) -> Float[np.ndarray, "V 3"] | None:
+    """glTF's vertex colours are linear (section 3.7.2.1)."""
+    if values is None:
+        return None
+    if np.issubdtype(values.dtype, np.integer):
+        # Integers without `normalized` are against the specification, yet common; they mean the same.
+        values = values / np.iinfo(values.dtype).max
+    linear = np.clip(values[:, :3], 0, 1).astype(np.float32)
+    return None if (linear == 1).all() else linear_to_srgb_np(linear)
+
+
+def _faces(file: GltfFile, primitive: dict[str, Any], here: str, vertices: int) -> Int[np.ndarray, "F 3"]:
+    if primitive.get("indices") is None:
+        order = np.arange(vertices, dtype=np.int64)
+    else:
+        order = file.accessor(primitive["indices"], f"{here}.indices", ("SCALAR",))[:, 0]
+        if not np.issubdtype(order.dtype, np.unsignedinteger):
+            file.fail(f"{here}.indices", "are not unsigned integers")
+        if len(order) and int(order.max()) >= vertices:
+            file.fail(f"{here}.indices", f"name vertex {int(order.max())}, but there are {vertices}")
+        order = order.astype(np.int64)
+    mode = primitive.get("mode", _TRIANGLES)
+    if mode == _TRIANGLES:
+        faces = order[: len(order) // 3 * 3].reshape(-1, 3)
+    elif len(order) < 3:
+        faces = np.zeros((0, 3), np.int64)
+    elif mode == _STRIP:
+        faces = np.stack([order[:-2], order[1:-1], order[2:]], 1)
+        faces[1::2] = faces[1::2][:, [1, 0, 2]]
+    else:
+        faces = np.stack([np.full(len(order) - 2, order[0]), order[1:-1], order[2:]], 1)
+    distinct = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
+    return faces[distinct].astype(np.int32)
+
+
+def _transformed(file: GltfFile, mesh: Mesh, matrix: NDArray[np.float64], index: int) -> Mesh:
+    linear = matrix[:3, :3]
+    vertices = mesh.vertices.astype(np.float64) @ linear.T + matrix[:3, 3]
+    if not (np.abs(vertices) < 1e12).all():
+        file.fail(f"meshes[{index}]", "is placed farther away than 1e12 m")
+    determinant = float(np.linalg.det(linear))
+    # Normals turn with the cofactors, which exist for flat scales too.
+    cofactor = np.stack(
+        [
+            np.cross(linear[1], linear[2]),
+            np.cross(linear[2], linear[0]),
+            np.cross(linear[0], linear[1]),
+        ]
+    )
+    normals, tangents = mesh.normals, mesh.tangents
+    if normals is not None:
+        normals = _unit(normals @ (cofactor * (-1 if determinant < 0 else 1)).T)
+    if tangents is not None:
+        hand = tangents[:, 3:] * (-1 if determinant < 0 else 1)
+        tangents = np.concatenate([_unit(tangents[:, :3] @ linear.T), hand], 1).astype(np.float32)
+    faces = mesh.faces[:, ::-1] if determinant < 0 else mesh.faces
+    return Mesh(
+        vertices.astype(np.float32),
+        np.ascontiguousarray(faces),
+        normals,
+        mesh.uvs,
+        tangents,
+        mesh.colors_srgb,
+    )
+
+
+def _unit(vectors: NDArray[Any]) -> Float[np.ndarray, "V 3"]:
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.maximum(length, 1e-30)).astype(np.float32)

@@ -1,0 +1,258 @@
+"""Materials of a glTF file as `Material`: images decoded, factors multiplied in.
+
+Read: metallic-roughness with base colour, metallic-roughness, normal, occlusion and emissive textures and
+factors, alpha cut-off, KHR_texture_transform, KHR_materials_emissive_strength (up to 1). Fallbacks, because a
+`Material` has one UV set and one model of light:
+* KHR_materials_unlit becomes a rough dielectric that emits nothing;
+* KHR_materials_pbrSpecularGlossiness: diffuse is base colour, glossiness is 1 - roughness, metallic 0;
+* blended materials are cut at half opacity, or drawn opaque when all of them lies below it (glass);
+* textures with another UV set or transform than the base colour's are left out (often light maps);
+* textures repeat, whatever their sampler says. Images above 4096 pixels a side are halved until they fit.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image
+
+from render.conventions import linear_to_srgb_np, srgb_to_linear_np
+from render.gltf_file import GltfFile
+from render.scene import Material
+
+_MAX_SIDE = 16384
+_MAX_PIXELS = 8192 * 8192
+_MAX_ALL_PIXELS = 4 * _MAX_PIXELS
+_KEPT_SIDE = 4096
+_LEVELS = np.linspace(0, 1, 256, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class UvMapping:
+    """Which texture coordinates a material uses, and how they are transformed (glTF's top-left origin)."""
+
+    set_index: int = 0
+    offset: tuple[float, float] = (0.0, 0.0)
+    rotation_rad: float = 0.0
+    scale: tuple[float, float] = (1.0, 1.0)
+
+    def apply(self, uvs: Float[np.ndarray, "V 2"]) -> Float[np.ndarray, "V 2"]:
+        """KHR_texture_transform: scale, then rotate counter-clockwise on screen, then move."""
+        if (self.offset, self.rotation_rad, self.scale) == ((0.0, 0.0), 0.0, (1.0, 1.0)):
+            return uvs
+        u, v = uvs[:, 0] * self.scale[0], uvs[:, 1] * self.scale[1]
+        cosine, sine = np.cos(self.rotation_rad), np.sin(self.rotation_rad)
+        return np.stack(
+            [cosine * u + sine * v + self.offset[0], -sine * u + cosine * v + self.offset[1]], 1
+        ).astype(np.float32)
+
+
+class MaterialReader:
+    """Reads materials of one file, each image and each material once."""
+
+    def __init__(self, file: GltfFile) -> None:
+        self.file = file
+        self._images: dict[int, UInt8[np.ndarray, "H W 4"]] = {}
+        self._materials: dict[int, tuple[Material, UvMapping]] = {}
+        self._pixels = 0
+
+    def read(self, index: object) -> tuple[Material, UvMapping]:
+        """The material at `index`, or glTF's default one for None."""
+        key = -1 if index is None else index
+        if not isinstance(key, int) or key not in self._materials:
+            entry = {} if index is None else self.file.item("materials", index, "a primitive")
+            made = self._read(entry, f"materials[{index}]" if index is not None else "default material")
+            assert isinstance(key, int)
+            self._materials[key] = made
+        return self._materials[key]
+
+    def _read(self, entry: dict[str, Any], here: str) -> tuple[Material, UvMapping]:
+        file = self.file
+        extensions = file.object(entry, "extensions", here)
+        pbr = file.object(entry, "pbrMetallicRoughness", here)
+        glossy = "KHR_materials_pbrSpecularGlossiness" in extensions and not pbr
+        if glossy:
+            specular = file.object(extensions, "KHR_materials_pbrSpecularGlossiness", here)
+            pbr = {
+                "baseColorFactor": specular.get("diffuseFactor", [1, 1, 1, 1]),
+                "metallicFactor": 0,
+                "roughnessFactor": 1 - min(max(file.number(specular, "glossinessFactor", here, 1.0), 0.0), 1.0),
+            }
+            if "diffuseTexture" in specular:
+                pbr["baseColorTexture"] = specular["diffuseTexture"]
+        if "KHR_materials_unlit" in extensions:
+            pbr = {**pbr, "metallicFactor": 0, "roughnessFactor": 1}
+            pbr.pop("metallicRoughnessTexture", None)
+
+        slots = {
+            "base": (pbr, "baseColorTexture"),
+            "metallic_roughness": (pbr, "metallicRoughnessTexture"),
+            "normal": (entry, "normalTexture"),
+            "occlusion": (entry, "occlusionTexture"),
+            "emissive": (entry, "emissiveTexture"),
+        }
+        mapping: UvMapping | None = None
+        images: dict[str, UInt8[np.ndarray, "H W 4"]] = {}
+        for slot, (owner, key) in slots.items():
+            if owner.get(key) is None:
+                continue
+            info = file.object(owner, key, here)
+            image = self._texture(info.get("index"), f"{here}.{key}")
+            own = self._mapping(info, f"{here}.{key}")
+            if image is not None and (mapping is None or own == mapping):
+                mapping, images[slot] = own, image
+
+        base, opacity = self._base_color(images.get("base"), pbr, entry, here)
+        rough_metal = images.get("metallic_roughness")
+        metallic = _unit(file.number(pbr, "metallicFactor", here, 1.0))
+        roughness = _unit(file.number(pbr, "roughnessFactor", here, 1.0))
+        normal_scale = file.number(file.object(entry, "normalTexture", here), "scale", here, 1.0)
+        strength = _unit(file.number(file.object(entry, "occlusionTexture", here), "strength", here, 1.0))
+        name = entry.get("name")
+        return (
+            Material(
+                base_color_srgb=base,
+                metallic=_channel(rough_metal, 2, _LEVELS * metallic, metallic),
+                roughness=_channel(rough_metal, 1, _LEVELS * roughness, roughness),
+                normal=_normal(images.get("normal"), normal_scale),
+                occlusion=None
+                if "occlusion" not in images
+                else (1 + strength * (_LEVELS - 1)).astype(np.float32)[images["occlusion"][..., 0]],
+                emissive_srgb=self._emissive(images.get("emissive"), entry, extensions, here),
+                opacity=opacity,
+                name=name if isinstance(name, str) and name else "material",
+            ),
+            mapping or UvMapping(),
+        )
+
+    def _base_color(
+        self, image: UInt8[np.ndarray, "H W 4"] | None, pbr: dict[str, Any], entry: dict[str, Any], here: str
+    ) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "Ha Wa"] | None]:
+        file = self.file
+        factor = np.clip(file.vector(pbr, "baseColorFactor", here, (1.0, 1.0, 1.0, 1.0)), 0, 1)
+        base = _tinted(image, factor[:3].astype(np.float32))
+        mode = entry.get("alphaMode", "OPAQUE")
+        if mode not in ("OPAQUE", "MASK", "BLEND"):
+            file.fail(f"{here}.alphaMode", f"is {str(mode)[:20]!r}, which glTF does not know")
+        if mode == "OPAQUE":
+            return base, None
+        alpha = _channel(image, 3, _LEVELS * np.float32(factor[3]), float(factor[3]))
+        if mode == "BLEND":
+            return base, None if float(alpha.max()) < 0.5 else alpha
+        # Shifted so that the cut lies at 0.5, where `Material.opacity` has it.
+        cutoff = file.number(entry, "alphaCutoff", here, 0.5)
+        return base, np.clip(alpha - np.float32(cutoff - 0.5), 0, 1).astype(np.float32)
+
+    def _emissive(
+        self,
+        image: UInt8[np.ndarray, "H W 4"] | None,
+        entry: dict[str, Any],
+        extensions: dict[str, Any],
+        here: str,
+    ) -> Float[np.ndarray, "He We 3"] | None:
+        file = self.file
+        factor = np.clip(file.vector(entry, "emissiveFactor", here, (0.0, 0.0, 0.0)), 0, None)
+        strong = file.object(extensions, "KHR_materials_emissive_strength", here)
+        factor = np.clip(factor * file.number(strong, "emissiveStrength", here, 1.0), 0, 1)
+        return _tinted(image, factor.astype(np.float32)) if factor.any() else None
+
+    def _mapping(self, info: dict[str, Any], here: str) -> UvMapping:
+        file = self.file
+        set_index = file.integer(info, "texCoord", here, 0)
+        transform = file.object(file.object(info, "extensions", here), "KHR_texture_transform", here)
+        offset = file.vector(transform, "offset", here, (0.0, 0.0))
+        scale = file.vector(transform, "scale", here, (1.0, 1.0))
+        return UvMapping(
+            file.integer(transform, "texCoord", here, set_index),
+            (float(offset[0]), float(offset[1])),
+            file.number(transform, "rotation", here, 0.0),
+            (float(scale[0]), float(scale[1])),
+        )
+
+    def _texture(self, index: object, here: str) -> UInt8[np.ndarray, "H W 4"] | None:
+        file = self.file
+        texture = file.item("textures", index, here)
+        webp = file.object(file.object(texture, "extensions", here), "EXT_texture_webp", here)
+        source = texture.get("source", webp.get("source"))
+        if source is None:
+            file.fail(here, "has no image in a format that is read", "export textures as PNG or JPEG")
+        entry = file.item("images", source, here)
+        if source not in self._images:
+            where = f"images[{source}]"
+            if entry.get("uri") is not None:
+                data = file.data_uri(entry["uri"], where)
+            else:
+                data = file.view_bytes(entry.get("bufferView"), where)
+            self._images[source] = self._decode(data, where)
+        return self._images[source]
+
+    def _decode(self, data: bytes, here: str) -> UInt8[np.ndarray, "H W 4"]:
+        file = self.file
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
+                image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+            file.fail(here, f"is larger than {_MAX_PIXELS} pixels", "make the texture smaller")
+        except Exception:
+            file.fail(here, "is not a PNG, JPEG or WebP image that can be read")
+        with image:
+            width, height = image.size
+            self._pixels += width * height
+            if width * height > _MAX_PIXELS or max(width, height) > _MAX_SIDE:
+                file.fail(here, f"is {width} x {height} pixels, more than {_MAX_PIXELS}", "make the texture smaller")
+            if self._pixels > _MAX_ALL_PIXELS:
+                file.fail(here, f"brings all textures over {_MAX_ALL_PIXELS} pixels", "make the textures smaller")
+            try:
+                if image.mode.startswith("I"):
+                    # 16-bit PNGs: Pillow's own conversion would clip instead of scale.
+                    deep = np.asarray(image, np.float32) / 65535 * 255
+                    image = Image.fromarray(np.clip(deep + 0.5, 0, 255).astype(np.uint8))
+                image = image.convert("RGBA")
+            except Exception:
+                # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more.
+                file.fail(here, "is a broken image")
+        while max(image.size) > _KEPT_SIDE:
+            image = image.reduce(2)
+        return np.asarray(image)
+
+
+def _unit(value: float) -> float:
+    return min(max(value, 0.0), 1.0)
+
+
+def _channel(
+    image: UInt8[np.ndarray, "H W 4"] | None, channel: int, table: Float[np.ndarray, "256"], constant: float
+) -> Float[np.ndarray, "H W"]:
+    if image is None:
+        return np.full((1, 1), constant, np.float32)
+    return table.astype(np.float32)[image[..., channel]]
+
+
+def _tinted(
+    image: UInt8[np.ndarray, "H W 4"] | None, factor: Float[np.ndarray, "3"]
+) -> Float[np.ndarray, "H W 3"]:
+    """sRGB image times linear factor, as sRGB."""
+    if image is None:
+        return linear_to_srgb_np(factor).reshape(1, 1, 3)
+    tables = linear_to_srgb_np(srgb_to_linear_np(_LEVELS)[:, None] * factor)
+    out = np.empty((*image.shape[:2], 3), np.float32)
+    for c in range(3):
+        np.take(_LEVELS if factor[c] == 1 else tables[:, c], image[..., c], out=out[..., c])
+    return out
+
+
+def _normal(image: UInt8[np.ndarray, "H W 4"] | None, scale: float) -> Float[np.ndarray, "Hn Wn 3"] | None:
+    if image is None or scale == 0:
+        return None
+    if scale == 1:
+        return _LEVELS[image[..., :3]]
+    normal = _LEVELS[image[..., :3]] * 2 - 1
+    normal[..., :2] *= np.float32(scale)
+    normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
+    return (normal * 0.5 + 0.5).astype(np.float32)

@@ -12,7 +12,6 @@ One thread owns one tile, so no sum depends on the number of threads.
 
 from __future__ import annotations
 
-import math
 from typing import no_type_check
 
 import numba
@@ -25,7 +24,6 @@ from render.splats.projection import (
     CONIC_B,
     CONIC_C,
     OPACITY,
-    REACH_X,
     REACH_Y,
     SLOPE_X,
     SLOPE_Y,
@@ -40,8 +38,24 @@ _FLOOR = F(FLOOR)
 _GAIN = F(1.0 / (1.0 - FLOOR))
 _MAX_ALPHA = F(MAX_ALPHA)
 _STOP = F(STOP_TRANSMITTANCE)
-_ONE, _TWO, _HALF = F(1.0), F(2.0), F(0.5)
+_ZERO, _ONE, _TWO, _HALF = F(0.0), F(1.0), F(2.0), F(0.5)
+_C1, _C2, _C3, _C4, _C5, _C6 = F(-1 / 32), F(1 / 2), F(1 / 6), F(1 / 24), F(1 / 120), F(1 / 720)
 _FASTMATH = {"contract", "nsz", "arcp", "reassoc"}
+
+
+@numba.njit(cache=True, fastmath=_FASTMATH, error_model="numpy", inline="always")
+@no_type_check
+def _gaussian(q: np.float32) -> np.float32:
+    """exp(-q / 2) for q in [0, CUTOFF], relative error below 2e-6: Taylor at q / 32, squared four times.
+
+    Faster than the library's exp, which must serve all arguments.
+    """
+    t = q * _C1
+    e = _ONE + t * (_ONE + t * (_C2 + t * (_C3 + t * (_C4 + t * (_C5 + t * _C6)))))
+    e = e * e
+    e = e * e
+    e = e * e
+    return e * e
 
 
 @numba.njit(cache=True, error_model="numpy", inline="always")
@@ -80,26 +94,28 @@ def composite_forward(
             u, v, opacity = splat[U], splat[V], splat[OPACITY]
             ka, kb, kc = splat[CONIC_A], splat[CONIC_B], splat[CONIC_C]
             slope_x, slope_y = splat[SLOPE_X], splat[SLOPE_Y]
-            x0, x1 = _pixel_range(u, splat[REACH_X], left, right)
+            shift, inverse, spare = kb / ka, _ONE / ka, kc - kb * kb / ka
             y0, y1 = _pixel_range(v, splat[REACH_Y], top, bottom)
             for row in range(y0, y1):
                 dy = F(row) + _HALF - v
+                # The row's chord of the ellipse q = CUTOFF: cheaper than testing q at every pixel.
+                chord = np.sqrt(max((_CUTOFF - spare * dy * dy) * inverse, _ZERO))
+                x0, x1 = _pixel_range(u - shift * dy, chord, left, right)
                 for column in range(x0, x1):
                     through = transmittance[c, row, column]
+                    if through < _STOP:
+                        continue
                     dx = F(column) + _HALF - u
                     q = ka * dx * dx + _TWO * kb * dx * dy + kc * dy * dy
-                    if q >= _CUTOFF or through < _STOP:
-                        continue
-                    window = (math.exp(-_HALF * q) - _FLOOR) * _GAIN
+                    window = max(_gaussian(q) - _FLOOR, _ZERO) * _GAIN
                     weight = through * min(opacity * window, _MAX_ALPHA)
                     transmittance[c, row, column] = through - weight
                     if through - weight < _STOP:
                         open_pixels -= 1
                     pixel = image[c, row, column]
                     pixel[0] += weight * (slope_x * dx + slope_y * dy)
-                    for k in range(0, n_features, 4):
-                        for lane in range(4):
-                            pixel[k + lane] += weight * feature[k + lane]
+                    for k in range(n_features):
+                        pixel[k] += weight * feature[k]
 
 
 @numba.njit(cache=True, parallel=True, fastmath=_FASTMATH, error_model="numpy")
@@ -145,18 +161,21 @@ def composite_backward(
             slope_x, slope_y = splat[SLOPE_X], splat[SLOPE_Y]
             d_u, d_v, d_ka, d_kb, d_kc = F(0.0), F(0.0), F(0.0), F(0.0), F(0.0)
             d_slope_x, d_slope_y, d_opacity = F(0.0), F(0.0), F(0.0)
-            x0, x1 = _pixel_range(u, splat[REACH_X], left, right)
+            shift, inverse, spare = kb / ka, _ONE / ka, kc - kb * kb / ka
             y0, y1 = _pixel_range(v, splat[REACH_Y], top, bottom)
             for row in range(y0, y1):
                 dy = F(row) + _HALF - v
+                # The row's chord of the ellipse q = CUTOFF: cheaper than testing q at every pixel.
+                chord = np.sqrt(max((_CUTOFF - spare * dy * dy) * inverse, _ZERO))
+                x0, x1 = _pixel_range(u - shift * dy, chord, left, right)
                 for column in range(x0, x1):
                     through = passed[row - top, column - left]
+                    if through < _STOP:
+                        continue
                     dx = F(column) + _HALF - u
                     q = ka * dx * dx + _TWO * kb * dx * dy + kc * dy * dy
-                    if q >= _CUTOFF or through < _STOP:
-                        continue
-                    gaussian = math.exp(-_HALF * q)
-                    window = (gaussian - _FLOOR) * _GAIN
+                    gaussian = _gaussian(q)
+                    window = max(gaussian - _FLOOR, _ZERO) * _GAIN
                     alpha = min(opacity * window, _MAX_ALPHA)
                     weight = through * alpha
                     passed[row - top, column - left] = through - weight
@@ -164,10 +183,9 @@ def composite_backward(
                         open_pixels -= 1
                     g_pixel = d_image[c, row, column]
                     along = g_pixel[0] * (slope_x * dx + slope_y * dy)
-                    for k in range(0, n_features, 4):
-                        for lane in range(4):
-                            along += g_pixel[k + lane] * feature[k + lane]
-                            d_feature[k + lane] += weight * g_pixel[k + lane]
+                    for k in range(n_features):
+                        along += g_pixel[k] * feature[k]
+                        d_feature[k] += weight * g_pixel[k]
                     rest = behind[row - top, column - left] - weight * along
                     behind[row - top, column - left] = rest
                     weighted = weight * g_pixel[0]

@@ -2,8 +2,6 @@
 
 import math
 
-import numpy as np
-
 LOW_PASS_PX2 = 0.3
 """Variance, in square pixels, added to every projected Gaussian (EWA's low-pass filter; 3DGS's value)."""
 
@@ -25,6 +23,4 @@ NEAR = 1e-2
 """Splats whose centre is nearer than this, in world units, are left out."""
 
 TILE_PX = 16
-"""Side of a tile. Measured on two cores with bench/splats.py: 8 and 32 were slower."""
-
-FLOAT = np.float32
+"""Side of a tile. Numba's cache does not see changes of this file: remove `__pycache__` after one."""

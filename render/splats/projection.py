@@ -2,7 +2,7 @@
 
 The formulas are those of `reference.project`. A projected splat is a row of
 `COLUMNS` numbers; its composited values are a row of `features`: depth, normal
-(3), the caller's channels, zeros up to a multiple of four.
+(3), the caller's channels.
 
 Every pair of camera and Gaussian owns consecutive slots, one per tile it touches.
 The backward of compositing writes a slot's gradient there, and `project_backward`

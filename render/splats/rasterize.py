@@ -92,7 +92,7 @@ class _Rasterize(torch.autograd.Function):
         width, height, perspective = cameras.width, cameras.height, cameras.projection == "perspective"
         views = _array(cameras.w2c[:, :3]) * np.array([[1], [-1], [-1]], np.float32)
         intrinsics = _array(cameras.intrinsics)
-        n_features = -(-(4 + n_channels) // 4) * 4
+        n_features = 4 + n_channels
         splats = np.empty((count, n_splats, projection.COLUMNS), np.float32)
         features = np.zeros((count, n_splats, n_features), np.float32)
         projection.project_forward(

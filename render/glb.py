@@ -177,7 +177,7 @@ def _read_primitive(
             normals=None if normals is None else normals.astype(np.float32),
             uvs=_uvs(attribute(f"TEXCOORD_{mapping.set_index}", ("VEC2",)), mapping),
             tangents=None if tangents is None else tangents.astype(np.float32),
-            colors_srgb=_colors(attribute("COLOR_0", ("VEC3", "VEC4"))),
+            colors_srgb=_colors(attribute("COLOR_0", ("VEC3", "VEC4")), material.base_color_srgb.size > 3),
         ),
         material,
     )
@@ -190,9 +190,12 @@ def _uvs(values: NDArray[Any] | None, mapping: UvMapping) -> Float[np.ndarray, "
     return np.stack([uvs[:, 0], 1 - uvs[:, 1]], 1)
 
 
-def _colors(values: NDArray[Any] | None) -> Float[np.ndarray, "V 3"] | None:
-    """glTF's vertex colours are linear (section 3.7.2.1)."""
-    if values is None:
+def _colors(values: NDArray[Any] | None, textured: bool) -> Float[np.ndarray, "V 3"] | None:
+    """glTF's vertex colours are linear (section 3.7.2.1).
+
+    All black over a texture is an unfilled attribute that some exporters write, and would hide the texture.
+    """
+    if values is None or (textured and not values[:, :3].any()):
         return None
     if np.issubdtype(values.dtype, np.integer):
         # Integers without `normalized` are against the specification, yet common; they mean the same.

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 
 from pipeline.artifacts import load_material, load_mesh, save_material, save_mesh
@@ -34,6 +33,9 @@ if TYPE_CHECKING:
     from recon.fields import SeedConfig
     from recon.fit import FitConfig
     from recon.surface import SurfaceConfig
+    from render.preview import Mode
+    from render.scene import Scene
+    from render.turntable import TurntableConfig
 
 StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "preview"]
 
@@ -234,19 +236,57 @@ def preview(
     out: Path, views_dir: Path, glb: Path, config: PreviewConfig, *, progress: Progress = silent
 ) -> None:
     """Writes `preview.png`, `turntable.mp4` (both of the GLB as a user gets it) and `views.png`."""
-    from PIL import Image
-
     from render.contact_sheet import views_sheet
     from render.glb import load_scene
-    from render.preview import frame_cameras, render_scene
-    from render.turntable import turntable
+    from render.turntable import TurntableConfig
 
     views_sheet(ViewSet.load(views_dir / VIEWS_FILE)).save(out / "views.png")
-    progress(0.1, "rendering")
-    scene = load_scene(glb)
-    cameras = frame_cameras(scene, config.size_px)
-    picture = render_scene(scene, cameras, environment=config.environment)
-    Image.fromarray(np.asarray(picture)[0]).save(out / "preview.png")
-    progress(0.3, "turntable")
+    progress(0.1, "preview")
+    turn: TurntableConfig | None = None
     if config.turntable_frames:
-        turntable(scene, out / "turntable.mp4")
+        turn = TurntableConfig(
+            frames=config.turntable_frames,
+            size_px=config.turntable_size_px,
+            fps=config.frames_per_second,
+            environment=config.environment,
+        )
+    render_pictures(
+        load_scene(glb),
+        out / "preview.png",
+        [out / "turntable.mp4"],
+        size=config.size_px,
+        environment=config.environment,
+        turntable=turn,
+        progress=lambda fraction, message="": progress(0.1 + 0.9 * fraction, message),
+    )
+
+
+def render_pictures(
+    scene: Scene,
+    still: Path,
+    turntables: list[Path],
+    *,
+    size: int,
+    environment: str,
+    background: str = "gradient",
+    mode: Mode = "shaded",
+    turntable: TurntableConfig | None,
+    progress: Progress = silent,
+) -> None:
+    """Writes a still of a scene and, with a `turntable`, its full turn to every path of `turntables`."""
+    from PIL import Image
+
+    from render.preview import frame_cameras, render_scene
+    from render.turntable import turntable as render_turntable
+
+    picture = render_scene(
+        scene, frame_cameras(scene, size), environment=environment, background=background, mode=mode
+    )
+    Image.fromarray(picture[0]).save(still)
+    if turntable is not None:
+        render_turntable(
+            scene,
+            turntables,
+            turntable,
+            progress=lambda fraction, message="": progress(0.2 + 0.8 * fraction, message),
+        )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,9 @@ from render.cameras import Cameras
 from render.gbuffer import GBuffer, ViewSet
 from render.progress import Progress, silent
 from render.rasterize import rasterize
+
+if TYPE_CHECKING:
+    from pipeline.multiview.pipeline import MultiViewPipeline
 
 
 def barrel() -> trimesh.Trimesh:
@@ -99,6 +104,9 @@ class BarrelPipeline:
             progress(step / num_inference_steps)
         return barrel_views(cameras, self.jitter, generator)
 
+    def domain(self, text: str) -> None:
+        return None
+
     def denoiser(self, prompt: Prompt, views: ViewSet, guidance_scale: float) -> BarrelDenoiser:
         return BarrelDenoiser()
 
@@ -112,3 +120,25 @@ def barrel_pipeline() -> BarrelPipeline:
 def wobbly_pipeline() -> BarrelPipeline:
     """Views that are shifted by two pixels on average, differently for every seed."""
     return BarrelPipeline(jitter=2.0)
+
+
+@pytest.fixture(scope="session")
+def tiny_multiview_pipeline() -> MultiViewPipeline:
+    """The real pipeline with small networks and random weights."""
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    from pipeline.multiview.autoencoder import GBufferAutoencoder
+    from pipeline.multiview.pipeline import MultiViewPipeline
+    from pipeline.multiview.transformer import MultiViewTransformer
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        transformer = MultiViewTransformer(width=32, depth=2, heads=2, reference_depth=1)
+        for name, parameter in transformer.named_parameters():
+            if "modulation" in name or "patch_out" in name:  # zero at the start of training
+                torch.nn.init.normal_(parameter, std=0.05)
+        autoencoder = GBufferAutoencoder(widths=(8, 16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1, 1))
+    pipeline = MultiViewPipeline(autoencoder, transformer, FlowMatchEulerDiscreteScheduler(shift=2.0))
+    pipeline.autoencoder.eval()
+    pipeline.transformer.eval()
+    return pipeline

@@ -53,7 +53,7 @@ class FitConfig:
     """A disc may not grow beyond this multiple of the median disc at the start."""
     min_opacity: float = 0.05
     """Gaussians fainter than this at the end are removed."""
-    min_contribution_px: float = 0.05
+    min_contribution_px: float = 0.5
     """So are those whose compositing weights, over all views and a ring of eight, sum to fewer pixels."""
     weights: LossWeights = field(default_factory=LossWeights)
 

@@ -22,7 +22,7 @@ class LossWeights:
     """Weight of each channel's mean loss over all pixels."""
 
     color: float = 1.0
-    alpha: float = 1.0
+    alpha: float = 2.0
     normal: float = 0.2
     depth: float = 1.0
     material: float = 0.3

@@ -31,7 +31,7 @@ class SeedConfig:
     """Seeds are merged by ever larger voxels until at most so many are left."""
     voxel_px: float = 1.0
     """Smallest voxel that merges seeds, in pixel footprints."""
-    spread: float = 0.6
+    spread: float = 0.5
     """Standard deviation of a disc in units of its footprint: neighbours overlap without blurring."""
     max_slant: float = 2.5
     """Longest stretch of a disc that is seen at a grazing angle."""

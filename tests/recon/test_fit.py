@@ -60,10 +60,11 @@ def test_the_same_seed_gives_the_same_bits() -> None:
 
 def test_gaussians_that_nobody_sees_are_pruned() -> None:
     views = sphere_views(AZIMUTHS, ELEVATIONS)
-    field = GaussianField.from_views(views, SeedConfig(max_gaussians=2000))
+    field = GaussianField.from_views(views, SeedConfig(max_gaussians=2000, spread=0.8))
     state = field.state_dict()
     hidden = {name: value[:60].clone() for name, value in state.items()}
     hidden["means"][:50] *= 0.3  # inside the sphere
+    state["opacity_logits"] += 3.0  # whose surface is opaque
     hidden["opacity_logits"][50:] = -6.0
     field = GaussianField(**{name: torch.cat([value, hidden[name]]) for name, value in state.items()})
     report = fit(field, views, FitConfig(steps=0), generator=torch.Generator())

@@ -19,6 +19,7 @@ nearest seen points of the surface in 3D.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numba
 import numpy as np
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, maximum_filter, minimum_filter
 from scipy.spatial import cKDTree
 
-from recon.field import Field
+from recon.field import Renderable
 from recon.fusion import survey_cameras
 from recon.texels import dilate, texels_of
 from recon.topology import face_vectors
@@ -75,7 +76,7 @@ class BakeConfig:
 
 
 def bake(
-    mesh: Mesh, views: ViewSet, field: Field | None, config: BakeConfig, *, progress: Progress = silent
+    mesh: Mesh, views: ViewSet, field: Renderable | None, config: BakeConfig, *, progress: Progress = silent
 ) -> Material:
     """Base colour (sRGB), metallic and roughness maps of `mesh`, which must have UVs and normals."""
     size = config.texture_size
@@ -206,6 +207,7 @@ def _steps(depth: NDArray[np.float32], step: float) -> NDArray[np.bool_]:
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
+@no_type_check
 def _gather(
     positions: NDArray[np.float32],
     normals: NDArray[np.float32],

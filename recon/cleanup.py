@@ -24,9 +24,11 @@ from recon.topology import (
 
 Vertices = Float[np.ndarray, "V 3"]
 Faces = Int[np.ndarray, "F 3"]
+NewVertices = Float[np.ndarray, "W 3"]
+NewFaces = Int[np.ndarray, "G 3"]
 
 
-def clean(vertices: Vertices, faces: Faces, *, min_component: float = 0.002) -> tuple[Vertices, Faces]:
+def clean(vertices: Vertices, faces: Faces, *, min_component: float = 0.002) -> tuple[NewVertices, NewFaces]:
     """Welded, closed, manifold and outward; `rebuild` where plain repair does not get there.
 
     min_component: closed parts of less area than this fraction of the largest are dropped, as are
@@ -46,7 +48,7 @@ def clean(vertices: Vertices, faces: Faces, *, min_component: float = 0.002) -> 
     return vertices, faces
 
 
-def drop_degenerate(vertices: Vertices, faces: Faces) -> Faces:
+def drop_degenerate(vertices: Vertices, faces: Faces) -> NewFaces:
     """Faces without those that use a vertex twice and without exact duplicates."""
     start, end = directed_edges(faces)
     repeated = (start == end).reshape(3, -1).any(0)
@@ -58,7 +60,7 @@ def drop_degenerate(vertices: Vertices, faces: Faces) -> Faces:
     return faces[np.sort(first)]
 
 
-def drop_floaters(vertices: Vertices, faces: Faces, min_component: float) -> tuple[Vertices, Faces]:
+def drop_floaters(vertices: Vertices, faces: Faces, min_component: float) -> tuple[NewVertices, NewFaces]:
     """A closed mesh turned outward, without small parts and without hollows inside parts.
 
     A component of negative volume is a hollow when a larger component's box holds it; when none
@@ -85,7 +87,7 @@ def drop_floaters(vertices: Vertices, faces: Faces, min_component: float) -> tup
     return used_only(vertices, faces, keep[label])
 
 
-def close_holes(faces: Faces) -> Faces:
+def close_holes(faces: Faces) -> NewFaces:
     """Faces with every simple border loop closed by a fan around its first vertex."""
     start, end = directed_edges(faces)
     count = int(faces.max()) + 1
@@ -105,7 +107,7 @@ def close_holes(faces: Faces) -> Faces:
     return np.concatenate([faces, np.array(new, np.int32).reshape(-1, 3)])
 
 
-def split_fans(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces]:
+def split_fans(vertices: Vertices, faces: Faces) -> tuple[NewVertices, NewFaces]:
     """Give every fan of faces a vertex of its own, drawn a little towards its faces.
 
     Without the draw the copies would fall together again when a reader welds.
@@ -124,7 +126,7 @@ def split_fans(vertices: Vertices, faces: Faces) -> tuple[Vertices, Faces]:
     return positions.astype(np.float32), fans.astype(np.int32)
 
 
-def rebuild(vertices: Vertices, faces: Faces, max_voxels: int = 1_500_000) -> tuple[Vertices, Faces]:
+def rebuild(vertices: Vertices, faces: Faces, max_voxels: int = 600_000) -> tuple[NewVertices, NewFaces]:
     """A closed mesh of what is seen of this one from all around.
 
     Depth maps of the mesh are fused like those of a field; what no camera sees becomes solid.
@@ -136,7 +138,7 @@ def rebuild(vertices: Vertices, faces: Faces, max_voxels: int = 1_500_000) -> tu
     center = (low + high) / 2
     radius = max(float(np.linalg.norm(vertices - center, axis=1).max()), 1e-9)
     unit = ((vertices - center) / radius).astype(np.float32)
-    cameras = survey_cameras(320)
+    cameras = survey_cameras(256)
     fragments = rasterize(unit, faces, cameras)
     normals = face_vectors(unit, faces)
     normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-30)

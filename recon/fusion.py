@@ -17,6 +17,7 @@ The volume's border is outside by construction, so its zero set is closed.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numba
 import numpy as np
@@ -24,6 +25,7 @@ from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt
 
+from recon.topology import overused_vertices
 from render.cameras import Cameras, orbit_cameras
 from render.gbuffer import GBuffer
 
@@ -116,6 +118,7 @@ class Volume:
 
 
 @numba.njit(cache=True, parallel=True)
+@no_type_check
 def _bounds(
     low: NDArray[np.float32],
     step: float,
@@ -154,6 +157,7 @@ def _bounds(
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy")
+@no_type_check
 def _fuse(
     origin: NDArray[np.float32],
     voxel: float,
@@ -278,7 +282,8 @@ def fuse(
 def march(volume: Volume) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 3"]]:
     """Zero set of a volume, outward (marching cubes after Lewiner et al., 2003, from scikit-image).
 
-    Samples are kept off zero, so that no two vertices fall together.
+    Samples are kept off zero, so that no two vertices fall together. Where two sheets meet, the
+    extraction can leave an edge with four faces; the samples around it are then made solid.
     """
     from skimage.measure import marching_cubes
 
@@ -287,8 +292,18 @@ def march(volume: Volume) -> tuple[Float[np.ndarray, "V 3"], Int[np.ndarray, "F 
         return np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32)
     least = np.float32(0.02 * volume.voxel)
     values = np.where(np.abs(values) < least, np.where(values < 0, -least, least), values)
-    vertices, faces, _, _ = marching_cubes(values, 0.0, gradient_direction="ascent", allow_degenerate=True)
-    return (vertices * volume.voxel + volume.origin).astype(np.float32), faces.astype(np.int32)
+    for reach in range(1, 8):
+        found, triangles, _, _ = marching_cubes(values, 0.0, gradient_direction="ascent")
+        faces = triangles.astype(np.int32)
+        bad = found[overused_vertices(faces)]
+        if len(bad) == 0:
+            break
+        for x, y, z in np.unique(np.floor(bad).astype(int), axis=0):
+            low = np.maximum([x - reach + 1, y - reach + 1, z - reach + 1], 1)
+            high = np.minimum([x + reach + 1, y + reach + 1, z + reach + 1], np.array(values.shape) - 1)
+            block = values[low[0] : high[0], low[1] : high[1], low[2] : high[2]]
+            np.minimum(block, np.float32(-0.5 * volume.voxel), out=block)
+    return (found * volume.voxel + volume.origin).astype(np.float32), faces
 
 
 def object_bounds(

@@ -8,7 +8,7 @@ given: an `Asset` is inspected as exported, in metres.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, no_type_check
 
 import numba
 import numpy as np
@@ -193,6 +193,7 @@ def uv_charts(mesh: Mesh) -> int:
 
 
 @numba.njit(cache=True)
+@no_type_check
 def _count_cover(
     u: NDArray[np.float32], v: NDArray[np.float32], faces: NDArray[np.int32], grid: NDArray[np.int32]
 ) -> None:

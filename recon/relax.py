@@ -8,6 +8,8 @@ local scheme; vertex update after Sun et al., 2007). Connectivity does not chang
 
 from __future__ import annotations
 
+from typing import no_type_check
+
 import numba
 import numpy as np
 from jaxtyping import Float, Int
@@ -17,6 +19,7 @@ from recon.topology import directed_edges
 
 
 @numba.njit(cache=True, fastmath=False)
+@no_type_check
 def _filter_normals(
     normals: NDArray[np.float64],
     areas: NDArray[np.float64],
@@ -46,6 +49,7 @@ def _filter_normals(
 
 
 @numba.njit(cache=True)
+@no_type_check
 def _move_vertices(
     vertices: NDArray[np.float64],
     faces: NDArray[np.int32],

@@ -1,9 +1,20 @@
 """Field and views -> dense, watertight, outward-facing mesh.
 
-Two methods: `tsdf` fuses depth, normals and silhouettes into a signed volume
-(`recon.fusion`) and extracts it with marching cubes; `poisson` is Open3D's
-screened Poisson reconstruction (Kazhdan and Hoppe, 2013) of the oriented points
-of the same pictures. Both then lose their floaters, are relaxed and checked.
+Two methods: `poisson` is Open3D's screened Poisson reconstruction (Kazhdan and
+Hoppe, 2013) of the oriented points of the field's pictures; `tsdf` fuses their
+depth, normals and silhouettes into a signed volume (`recon.fusion`) and extracts
+it with marching cubes. Both then lose their floaters, are relaxed and checked.
+
+Poisson is the default, because it is steadier where views disagree, and generated
+views do. `python -m bench.surface --props FOLDER --count 5` (7 synthetic shapes, 5
+props; F-score at 1 % of the diagonal, mean, with the worst in brackets; normals):
+
+    clean                     tsdf 0.996 (0.978)  5.0 deg    poisson 0.999 (0.992)  5.4 deg
+    depth 0.01, wobble 1 px   tsdf 0.982 (0.898) 17.7 deg    poisson 0.991 (0.923) 11.1 deg
+
+All were watertight and manifold. On fields seeded from ten such views `tsdf` also
+leaves dozens of small handles where `poisson` has the right genus. On clean views
+of thin things and sharp edges `tsdf` has the truer normals, and takes less time.
 """
 
 from __future__ import annotations
@@ -16,7 +27,7 @@ import torch
 from jaxtyping import Float, Int
 
 from recon.cleanup import clean
-from recon.field import Field
+from recon.field import Renderable
 from recon.fusion import DepthMaps, depth_maps, drop_mixed_pixels, fuse, march, survey_cameras
 from recon.relax import relax
 from recon.topology import is_closed_manifold, vertex_normals
@@ -32,13 +43,13 @@ Method = Literal["tsdf", "poisson"]
 class SurfaceConfig:
     """How the surface is extracted."""
 
-    method: Method = "tsdf"
+    method: Method = "poisson"
     view_size: int = 192
     """Side in pixels of the pictures that the field is rendered to."""
     max_voxels: int = 2_000_000
     """Samples of the volume (tsdf). A million is a cube of 100."""
     poisson_depth: int = 7
-    """Octree depth (poisson); 7 is a cube of 128."""
+    """Octree depth (poisson); 7 is a cube of 128. Slender things get one more, which costs them little."""
     votes: int = 2
     """Cameras that must see a voxel empty before it is carved (tsdf)."""
     relax_rounds: int = 8
@@ -64,7 +75,7 @@ class SurfaceConfig:
 
 
 def extract_surface(
-    field: Field | None, views: ViewSet, config: SurfaceConfig, *, progress: Progress = silent
+    field: Renderable | None, views: ViewSet, config: SurfaceConfig, *, progress: Progress = silent
 ) -> Mesh:
     """The object's surface, with smooth normals: closed, manifold, outward, in the field's units.
 
@@ -91,7 +102,7 @@ def extract_surface(
 
 
 def observe(
-    field: Field | None, views: ViewSet, config: SurfaceConfig, progress: Progress = silent
+    field: Renderable | None, views: ViewSet, config: SurfaceConfig, progress: Progress = silent
 ) -> DepthMaps:
     """Depth maps of the field from all around, or of the views themselves."""
     if field is None:
@@ -131,13 +142,16 @@ def _poisson(
     points, normals = oriented_points(maps)
     if len(points) < 16:
         return np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32), 0.0
+    extent = np.ptp(points, axis=0)
+    slender = extent.prod() < 0.08 * extent.max(initial=0.0) ** 3
+    depth = config.poisson_depth + int(slender)
+    unit = 1.15 * float(extent.max()) / 2**depth
+    points, normals = averaged(points, normals, 0.75 * unit)
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
     cloud.normals = o3d.utility.Vector3dVector(normals)
     mesh, _ = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(
-        cloud, depth=config.poisson_depth, scale=1.15, linear_fit=False, n_threads=1
+        cloud, depth=depth, scale=1.15, linear_fit=False, n_threads=1
     )
-    size = float(np.ptp(points, axis=0).max()) * 1.15
-    unit = size / 2**config.poisson_depth
     return np.asarray(mesh.vertices, np.float32), np.asarray(mesh.triangles, np.int32), unit
 
 
@@ -155,3 +169,24 @@ def oriented_points(maps: DepthMaps) -> tuple[Float[np.ndarray, "n 3"], Float[np
         points.append((local - shift) @ rotation)
         normals.append(maps.normal[c][rows, columns].astype(np.float64))
     return np.concatenate(points), np.concatenate(normals)
+
+
+def averaged(
+    points: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"], cell: float
+) -> tuple[Float[np.ndarray, "m 3"], Float[np.ndarray, "m 3"]]:
+    """Mean point and normal of every grid cell of side `cell`, apart for each of six main directions.
+
+    A surface point is seen by ten cameras; their mean has a third of the noise, and Poisson takes a
+    fifth of the time. Keeping directions apart keeps the two sides of a thin plate apart.
+    """
+    axis = np.abs(normals).argmax(1)
+    side = 2 * axis + (np.take_along_axis(normals, axis[:, None], 1)[:, 0] > 0)
+    index = np.floor((points - points.min(0)) / cell).astype(np.int64)
+    span = index.max(0) + 1
+    key = ((index[:, 0] * span[1] + index[:, 1]) * span[2] + index[:, 2]) * 6 + side
+    _, group, count = np.unique(key, return_inverse=True, return_counts=True)
+    mean = np.stack([np.bincount(group, points[:, i]) / count for i in range(3)], 1)
+    normal = np.stack([np.bincount(group, normals[:, i]) / count for i in range(3)], 1)
+    length = np.linalg.norm(normal, axis=1)
+    good = length > 0.3
+    return mean[good], normal[good] / length[good, None]

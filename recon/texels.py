@@ -9,6 +9,7 @@ both sides; the rest is filled from the nearest known texel.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numba
 import numpy as np
@@ -44,6 +45,7 @@ class Texels:
 
 
 @numba.njit(cache=True)
+@no_type_check
 def _texels(
     x: NDArray[np.float32],
     y: NDArray[np.float32],

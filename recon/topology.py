@@ -50,6 +50,16 @@ def edge_use(faces: Int[np.ndarray, "F 3"]) -> Int[np.ndarray, " E"]:
     return np.unique(low * (int(faces.max(initial=0)) + 1) + high, return_counts=True)[1]
 
 
+def overused_vertices(faces: Int[np.ndarray, "F 3"]) -> Int[np.ndarray, " n"]:
+    """Vertices of edges that more than two faces use."""
+    start, end = directed_edges(faces)
+    low, high = np.minimum(start, end), np.maximum(start, end)
+    count = int(faces.max(initial=0)) + 1
+    key, uses = np.unique(low * count + high, return_counts=True)
+    over = key[uses > 2]
+    return np.unique(np.concatenate([over // count, over % count]))
+
+
 def corner_fans(
     faces: Int[np.ndarray, "F 3"],
     unit_normals: Float[np.ndarray, "F 3"] | None = None,

@@ -1,0 +1,96 @@
+"""Field -> surface: closed, outward, right shape and topology, for both methods."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import trimesh
+
+from recon.inspect import inspect
+from recon.surface import Method, SurfaceConfig, averaged, extract_surface
+from render.errors import InputError
+from render.gbuffer import GBuffer, ViewSet
+from render.scene import Mesh
+from tests.recon.mesh_field import MeshField, balls, blade, ten_cameras, views_of
+
+SMALL = {"view_size": 128, "max_voxels": 400_000, "poisson_depth": 6}
+
+
+def surface(shape: trimesh.Trimesh, method: Method, depth_sigma: float = 0.0) -> Mesh:
+    field = MeshField(shape, depth_sigma)
+    return extract_surface(field, views_of(field, 32), SurfaceConfig(method=method, **SMALL))
+
+
+@pytest.mark.parametrize("method", ["poisson", "tsdf"])
+def test_a_sphere_comes_back_closed_outward_and_within_one_and_a_half_percent(method: Method) -> None:
+    found = inspect(surface(trimesh.creation.icosphere(5, 0.8), method))
+    assert found.watertight
+    assert found.manifold
+    assert found.outward
+    assert (found.components, found.genus) == (1, 0)
+    # A pixel of these small pictures is 2 % of the radius; the shape is found to less than that.
+    assert found.surface_area == pytest.approx(4 * np.pi * 0.8**2, rel=0.015)
+    assert found.volume == pytest.approx(4 / 3 * np.pi * 0.8**3, rel=0.015)
+
+
+@pytest.mark.parametrize("method", ["poisson", "tsdf"])
+@pytest.mark.parametrize(
+    ("shape", "components", "genus"),
+    [(trimesh.creation.torus(0.6, 0.2), 1, 1), (blade(), 1, 0), (balls(), 3, 0)],
+    ids=["torus", "blade", "balls"],
+)
+def test_holes_thin_parts_and_separate_parts_survive(
+    method: Method, shape: trimesh.Trimesh, components: int, genus: int
+) -> None:
+    mesh = surface(shape, method)
+    found = inspect(mesh)
+    assert found.watertight
+    assert found.manifold
+    assert found.outward
+    assert (found.components, found.genus) == (components, genus)
+    assert np.abs(np.ptp(mesh.vertices, axis=0) - np.ptp(shape.vertices, axis=0)).max() < 0.05
+
+
+@pytest.mark.parametrize("method", ["poisson", "tsdf"])
+def test_noise_in_depth_does_not_open_the_surface(method: Method) -> None:
+    found = inspect(surface(trimesh.creation.box((0.8, 1.0, 0.6)), method, depth_sigma=0.02))
+    assert found.watertight
+    assert found.manifold
+    assert found.volume == pytest.approx(0.48, rel=0.1)
+
+
+def test_the_same_field_gives_the_same_vertices() -> None:
+    shape = trimesh.creation.torus(0.6, 0.2)
+    first, second = surface(shape, "poisson"), surface(shape, "poisson")
+    assert np.array_equal(first.vertices, second.vertices)
+    assert np.array_equal(first.faces, second.faces)
+
+
+def test_views_alone_are_enough_when_they_carry_depth() -> None:
+    field = MeshField(trimesh.creation.icosphere(4, 0.8))
+    found = inspect(extract_surface(None, views_of(field), SurfaceConfig(**SMALL)))
+    assert found.watertight
+    assert found.volume == pytest.approx(4 / 3 * np.pi * 0.8**3, rel=0.05)
+
+
+def test_empty_views_are_an_input_error() -> None:
+    cameras = ten_cameras(32)
+    field = MeshField(trimesh.creation.icosphere(1, 0.5))
+    empty = GBuffer(**{name: value * 0 for name, value in field.render(cameras).channels().items()})
+    for method in ("poisson", "tsdf"):
+        with pytest.raises(InputError, match="no object"):
+            extract_surface(None, ViewSet(cameras, empty), SurfaceConfig(method=method, **SMALL))
+
+
+def test_averaging_keeps_the_two_sides_of_a_plate_apart() -> None:
+    points = np.array([[0.0, 0.0, 0.001], [0.001, 0.0, 0.0], [0.0, 0.001, 0.0]])
+    normals = np.array([[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, -1.0]])
+    mean, normal = averaged(points, normals, 0.1)
+    assert len(mean) == 2
+    assert sorted(normal[:, 2].tolist()) == [-1.0, 1.0]
+
+
+@pytest.mark.parametrize(("name", "value"), [("view_size", 8), ("poisson_depth", 20), ("min_component", 2.0)])
+def test_a_setting_out_of_range_is_named(name: str, value: object) -> None:
+    with pytest.raises(InputError, match=name):
+        SurfaceConfig(**{name: value})

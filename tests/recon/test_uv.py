@@ -1,0 +1,63 @@
+"""Charts fill one square without overlap, and normals are those of the surface."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import trimesh
+
+from recon.inspect import inspect
+from recon.topology import weld
+from recon.uv import unwrap
+from render.errors import InputError
+from tests.recon.mesh_field import as_mesh
+
+
+@pytest.mark.parametrize(
+    "shape", [trimesh.creation.box(), trimesh.creation.icosphere(4), trimesh.creation.torus(1, 0.3)]
+)
+def test_charts_do_not_overlap_and_use_the_square(shape: trimesh.Trimesh) -> None:
+    mesh = unwrap(as_mesh(shape), 512)
+    assert mesh.uvs is not None
+    assert mesh.uvs.min() >= 0
+    assert mesh.uvs.max() <= 1
+    found = inspect(mesh)
+    assert found.watertight
+    assert found.triangles == len(shape.faces)
+    assert found.uv_overlap < 0.002
+    assert found.uv_coverage > 0.45
+    assert found.normals_unit
+
+
+def test_faces_keep_their_order_and_place() -> None:
+    shape = as_mesh(trimesh.creation.icosphere(3))
+    mesh = unwrap(shape, 256)
+    assert np.array_equal(mesh.vertices[mesh.faces], weld(shape.vertices, shape.faces)[0][shape.faces])
+
+
+def test_a_box_is_shaded_flat_and_a_ball_round() -> None:
+    box = unwrap(as_mesh(trimesh.creation.box()), 256)
+    assert np.allclose(np.sort(np.abs(box.normals), axis=1), [[0, 0, 1]], atol=1e-6)
+    ball = unwrap(as_mesh(trimesh.creation.icosphere(4)), 256)
+    assert (np.einsum("vi,vi->v", ball.normals, ball.vertices) > 0.999).all()
+
+
+def test_both_sides_of_a_seam_have_one_normal() -> None:
+    ball = unwrap(as_mesh(trimesh.creation.icosphere(3)), 256)
+    _, index = np.unique(ball.vertices, axis=0, return_inverse=True)
+    for axis in range(3):
+        low = np.full(index.max() + 1, np.inf)
+        high = np.full(index.max() + 1, -np.inf)
+        np.minimum.at(low, index.ravel(), ball.normals[:, axis])
+        np.maximum.at(high, index.ravel(), ball.normals[:, axis])
+        assert np.array_equal(low, high)
+
+
+def test_twice_the_same() -> None:
+    shape = as_mesh(trimesh.creation.torus(1, 0.3))
+    assert np.array_equal(unwrap(shape, 512).uvs, unwrap(shape, 512).uvs)
+
+
+def test_a_senseless_texture_size_is_an_input_error() -> None:
+    with pytest.raises(InputError, match="texture_size"):
+        unwrap(as_mesh(trimesh.creation.box()), 3)

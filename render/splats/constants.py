@@ -11,7 +11,7 @@ CUTOFF = 9.0
 FLOOR = math.exp(-0.5 * CUTOFF)
 """The Gaussian at the cut-off. The window is `(exp(-q/2) - FLOOR) / (1 - FLOOR)`, so that it is
 continuous where it ends: a step there would make gradients disagree with finite differences and let
-rounding decide whole contributions. 3DGS (arXiv:2308.14737) cuts at alpha 1/255 instead."""
+rounding decide whole contributions. 3DGS (arXiv:2308.04079) cuts at alpha 1/255 instead."""
 
 MAX_ALPHA = 0.99
 """Upper bound of one splat's alpha at a pixel (3DGS), which keeps 1 / (1 - alpha) finite."""

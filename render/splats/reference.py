@@ -1,6 +1,6 @@
 """Splat rasterisation in plain torch: the twin that the kernels are tested against.
 
-EWA splatting (Zwicker et al. 2001) as 3DGS does it (arXiv:2308.14737, Eqs. 3 to 5),
+EWA splatting (Zwicker et al. 2001) as 3DGS does it (arXiv:2308.04079, Eqs. 3 to 5),
 for orthographic and perspective cameras. Departures: the window is continuous at
 its cut-off (see `constants.FLOOR`); depth is the Gaussian's conditional mean at the
 pixel, E[z | u, v] = z + Cov(z, uv) Cov(uv)^-1 (uv - mean), which for a flat Gaussian

@@ -107,7 +107,7 @@ def generate(
     goes on. `model` takes the place of the shipped weights. The same arguments give the same bytes on the
     same processor. Raises `InputError` for what a user can mend.
     """
-    directory = checked_directory(Path(out))
+    directory = Path(out)
     settings = preset if isinstance(preset, Preset) else load_preset(preset)
     settings = with_changes(settings, polycount=polycount, texture_size=texture_size)
     picture = prepare_image(image)
@@ -121,7 +121,7 @@ def generate(
         variants=variants,
         height_m=height_m,
         formats=checked_formats(formats),
-        stem=slug(directory.name, 64) or slug(asked.text, 64) or "asset",
+        stem=slug(directory.resolve().name, 64) or slug(asked.text, 64) or "asset",
         device=resolved_device(device),
     )
     return run(request, directory, image=picture, model=model, observer=observer or Unobserved())
@@ -138,10 +138,10 @@ def run(
     """Makes what `request` asks for in `directory`; `image` is its cut-out, if it has one."""
     started = time.perf_counter()
     prompt = Prompt(request.text, image, request.negative)
+    source = ModelSource(model=model, device=request.device)
     directory = checked_directory(directory)
     with _disk_errors(directory), _locked(directory) as kept:
         _save_request(request, image, kept)
-        source = ModelSource(model=model, device=request.device)
         checkpoints = Checkpoints(kept)
         runner = _Runner(request, prompt, checkpoints, source, observer)
         drawn, winner, tried = runner.best_views()

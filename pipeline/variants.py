@@ -21,9 +21,8 @@ def _four_views(views: ViewSet) -> Image.Image:
     color = buffer.base_color_srgb if buffer.base_color_srgb is not None else buffer.rgb_srgb
     if color is None:
         color = buffer.alpha.expand(-1, -1, -1, 3) * 0.7
-    pixels = (np.concatenate([color.numpy(), buffer.alpha.numpy()], -1).clip(0, 1) * 255 + 0.5).astype(
-        np.uint8
-    )
+    rgba = np.concatenate([color.numpy(), buffer.alpha.numpy()], -1).clip(0, 1)
+    pixels = (rgba * 255 + 0.5).astype(np.uint8)
     # Of eight views around and others after them, every second of the eight.
     chosen = np.linspace(0, min(len(views), 8), 4, endpoint=False).astype(int)
     height, width = pixels.shape[1:3]

@@ -194,9 +194,8 @@ def main() -> None:
                 sound = is_closed_manifold(welded) and nonmanifold_vertices(welded) == 0
                 rows[method].append((float(sound), f_score, normal_error, seconds))
                 if arguments.each:
-                    print(
-                        f"  {name[:40]:40} {method:8} {sound!s:5} F {f_score:.3f} n {normal_error:5.1f} {seconds:.2f} s"
-                    )
+                    numbers = f"F {f_score:.3f} n {normal_error:5.1f} {seconds:.2f} s"
+                    print(f"  {name[:40]:40} {method:8} {sound!s:5} {numbers}")
         for method in methods:
             sound, f_score, normal_error, seconds = np.mean(rows[method], axis=0)
             worst = min(row[1] for row in rows[method])

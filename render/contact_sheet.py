@@ -22,6 +22,9 @@ _INK = (38, 40, 43)
 _FAINT = (128, 131, 136)
 _CELL = (255, 255, 255)
 _LINE = (226, 227, 228)
+_WHITE = (1.0, 1.0, 1.0)
+_BLUE = (0.55, 0.68, 0.84)
+"""Behind grey channels, where white and black must both stand out."""
 _TITLES = {
     "base_color_srgb": "base colour",
     "rgb_srgb": "colour",
@@ -48,7 +51,7 @@ def _depth_range(depth: torch.Tensor, seen: torch.Tensor) -> tuple[float, float]
 
 
 def channel_pictures(views: ViewSet) -> dict[str, UInt8[np.ndarray, "C H W 3"]]:
-    """Every channel as it is shown: over white; near is light in depth; normals as n / 2 + 0.5."""
+    """Every channel as it is shown: over a plain colour; near is light in depth; normals as n / 2 + 0.5."""
     gbuffer = views.gbuffer.detach().to("cpu")
     alpha = gbuffer.alpha.clamp(0, 1)
     pictures: dict[str, UInt8[np.ndarray, "C H W 3"]] = {}
@@ -61,10 +64,11 @@ def channel_pictures(views: ViewSet) -> dict[str, UInt8[np.ndarray, "C H W 3"]]:
         elif name == "depth":
             near, far = _depth_range(value, alpha > 0.5)
             value = 0.95 - 0.8 * ((value - near) / (far - near)).clamp(0, 1)
-        value = value.nan_to_num().clamp(0, 1).expand(-1, -1, -1, 3)
+        value = value.nan_to_num().clamp(0, 1)
         if name != "alpha":
-            value = value * alpha + (1 - alpha)
-        pictures[name] = (value * 255 + 0.5).to(torch.uint8).numpy()
+            behind = _WHITE if value.shape[-1] == 3 else _BLUE
+            value = value * alpha + torch.tensor(behind) * (1 - alpha)
+        pictures[name] = (value.expand(-1, -1, -1, 3) * 255 + 0.5).to(torch.uint8).numpy()
     return pictures
 
 
@@ -113,7 +117,7 @@ def sheet(
     cell_px: int = 256,
     title: str = "",
 ) -> Image.Image:
-    """Pictures in a grid with a label under each; alpha lies on white, labels break into two lines at most."""
+    """Pictures in a grid with a label under each; alpha lies on white, labels break into two lines."""
     if len(images) != len(labels):
         raise ValueError(f"{len(images)} images but {len(labels)} labels")
     columns = max(1, min(columns, len(images)))
@@ -134,7 +138,9 @@ def sheet(
     return page
 
 
-def _paste(page: Image.Image, draw: ImageDraw.ImageDraw, image: Image.Image, x: int, y: int, side: int) -> None:
+def _paste(
+    page: Image.Image, draw: ImageDraw.ImageDraw, image: Image.Image, x: int, y: int, side: int
+) -> None:
     image = image.convert("RGBA")
     scale = side / max(image.size)
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
@@ -155,9 +161,7 @@ def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
     return text.rstrip() + "…"
 
 
-def _two_lines(
-    text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float
-) -> list[str]:
+def _two_lines(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> list[str]:
     words = text.split()
     first = ""
     while words and font.getlength(f"{first} {words[0]}".strip()) <= width:

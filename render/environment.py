@@ -1,13 +1,13 @@
 """Procedural HDR environments and what image-based lighting needs of them.
 
 In: a name. Out: an `Environment`: the equirectangular radiance map, irradiance as nine spherical harmonics,
-GGX-prefiltered radiance as octahedral maps by roughness, and the table of the split sum. The maps are made
-here from gradients and soft boxes, so there is nothing to download and no licence to carry; everything is
-deterministic and takes about a tenth of a second.
+GGX-prefiltered radiance as octahedral maps by roughness, and the table of the split sum. The maps are
+made here from gradients and soft boxes, so there is nothing to download and no licence to carry; everything
+is deterministic and takes about a fifth of a second.
 
-Sources: split sum, Karis, "Real Shading in Unreal Engine 4" (2013); filtered importance sampling, Krivanek and
-Colbert, "Real-time Shading with Filtered Importance Sampling" (2008); irradiance, Ramamoorthi and Hanrahan,
-"An Efficient Representation for Irradiance Environment Maps" (2001), Eq. 13.
+Sources: split sum, Karis, "Real Shading in Unreal Engine 4" (2013); filtered importance sampling, Krivanek
+and Colbert, "Real-time Shading with Filtered Importance Sampling" (2008); irradiance, Ramamoorthi and
+Hanrahan, "An Efficient Representation for Irradiance Environment Maps" (2001), Eq. 13.
 Directions are in world space (+Y up); azimuth 0 of the map's middle column is -Z: light that a camera on +Z
 sees behind the object. A renderer may turn the map about +Y.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args, no_type_check
+from typing import Any, Literal, get_args, no_type_check
 
 import numba
 import numpy as np
@@ -33,12 +33,15 @@ OCTA_LEVELS = 7
 """Roughness 0, 1/6, ... 1."""
 LUT_SIZE = 32
 _EQUIRECT_HEIGHT = 128
+EXPOSURE = 0.82
+"""Mean radiance of every environment: a white object keeps its form below the shoulder of the tone map,
+and base colours come out about as bright as they are."""
 _SAMPLES = 48
 
 
 @dataclass(frozen=True)
 class Environment:
-    """Linear radiance, scaled so that a white diffuse sphere is 1 on average."""
+    """Linear radiance; ours have a mean of `EXPOSURE`."""
 
     name: str
     equirect_linear: Float[np.ndarray, "H W 3"]
@@ -70,7 +73,7 @@ def directions_of_octahedron(size: int) -> Float[np.ndarray, "S S 3"]:
     folded_x = (1 - np.abs(z)) * np.where(x < 0, -1, 1)
     folded_z = (1 - np.abs(x)) * np.where(z < 0, -1, 1)
     out = np.stack([np.where(y < 0, folded_x, x), y, np.where(y < 0, folded_z, z)], -1)
-    return (out / np.linalg.norm(out, axis=-1, keepdims=True)).astype(np.float32)
+    return np.asarray(out / np.linalg.norm(out, axis=-1, keepdims=True), np.float32)
 
 
 def _direction(azimuth_deg: float, elevation_deg: float) -> NDArray[np.float64]:
@@ -81,14 +84,14 @@ def _direction(azimuth_deg: float, elevation_deg: float) -> NDArray[np.float64]:
     )
 
 
-def _smoothstep(low: float, high: float, value: NDArray) -> NDArray:
+def _smoothstep(low: float, high: float, value: NDArray[Any]) -> NDArray[Any]:
     t = np.clip((value - low) / (high - low), 0, 1)
     return t * t * (3 - 2 * t)
 
 
 def _soft_box(
-    directions: NDArray, azimuth_deg: float, elevation_deg: float, size: tuple[float, float], soft: float
-) -> NDArray:
+    directions: NDArray[Any], azimuth_deg: float, elevation_deg: float, size: tuple[float, float], soft: float
+) -> NDArray[Any]:
     """A rectangle of half-sizes `size` (tangents) around a direction, 1 inside, with soft rims."""
     forward = _direction(azimuth_deg, elevation_deg)
     right = np.cross([0.0, 1.0, 0.0], forward)
@@ -101,9 +104,12 @@ def _soft_box(
     return np.where(along > 0, inside, 0.0)[..., None]
 
 
-def _glow(directions: NDArray, azimuth_deg: float, elevation_deg: float, sharpness: float) -> NDArray:
+def _glow(
+    directions: NDArray[Any], azimuth_deg: float, elevation_deg: float, sharpness: float
+) -> NDArray[Any]:
     """A spherical Gaussian of height 1."""
-    return np.exp(sharpness * (directions @ _direction(azimuth_deg, elevation_deg) - 1))[..., None]
+    aligned: NDArray[Any] = directions @ _direction(azimuth_deg, elevation_deg)
+    return np.exp(sharpness * (aligned - 1))[..., None]
 
 
 def _radiance(name: str, directions: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -113,12 +119,12 @@ def _radiance(name: str, directions: NDArray[np.float32]) -> NDArray[np.float64]
         case "studio":
             # A bright cyclorama: a soft white room, a big key box left of the camera, a cooler fill right,
             # a top light and two strips behind for the rim. Values are relative; `environment` scales.
-            room = 0.42 + 0.30 * _smoothstep(-0.2, 1.0, up)
-            floor = 0.40 * _smoothstep(0.05, -0.6, up)
+            room = 0.30 + 0.22 * _smoothstep(-0.2, 1.0, up)
+            floor = 0.26 * _smoothstep(0.05, -0.6, up)
             out = (room + floor) * np.array([1.0, 0.995, 0.985])
-            out += 5.2 * _soft_box(d, -42, 42, (0.52, 0.52), 0.10) * np.array([1.0, 0.97, 0.93])
-            out += 1.6 * _soft_box(d, 62, 22, (0.36, 0.62), 0.12) * np.array([0.93, 0.97, 1.0])
-            out += 2.4 * _soft_box(d, 10, 84, (0.60, 0.60), 0.20)
+            out += 6.5 * _soft_box(d, -48, 40, (0.50, 0.50), 0.10) * np.array([1.0, 0.975, 0.94])
+            out += 1.5 * _soft_box(d, 62, 22, (0.36, 0.62), 0.12) * np.array([0.93, 0.97, 1.0])
+            out += 2.2 * _soft_box(d, 10, 84, (0.60, 0.60), 0.20)
             out += 3.4 * _soft_box(d, 158, 28, (0.16, 0.70), 0.07) * np.array([0.96, 0.98, 1.0])
             out += 2.2 * _soft_box(d, -150, 24, (0.14, 0.70), 0.07) * np.array([1.0, 0.98, 0.95])
         case "sunset":
@@ -139,7 +145,7 @@ def _radiance(name: str, directions: NDArray[np.float32]) -> NDArray[np.float64]
             raise InputError(
                 f"Unknown environment {name!r}; choose one of {', '.join(get_args(EnvironmentName))}."
             )
-    return out
+    return np.asarray(out)
 
 
 _BACKGROUNDS = {
@@ -173,15 +179,24 @@ def _irradiance_sh(equirect: Float[np.ndarray, "H W 3"]) -> Float[np.ndarray, "9
     polar = (np.arange(equirect.shape[0]) + 0.5) / equirect.shape[0] * np.pi
     weight = np.sin(polar)[:, None] * (np.pi / equirect.shape[0]) ** 2
     weight = weight * (4 * np.pi / (weight.sum() * equirect.shape[1]))
-    coefficients = np.einsum("hwk,hwc,hw->kc", sh_basis(directions), equirect, np.broadcast_to(weight, equirect.shape[:2]))
+    coefficients = np.einsum(
+        "hwk,hwc,hw->kc", sh_basis(directions), equirect, np.broadcast_to(weight, equirect.shape[:2])
+    )
     # A_l / pi of Eq. 8: pi, 2 pi / 3, pi / 4.
-    return (coefficients * np.array([1] + [2 / 3] * 3 + [1 / 4] * 5)[:, None]).astype(np.float32)
+    lobe = np.array([1] + [2 / 3] * 3 + [1 / 4] * 5)[:, None]
+    return np.asarray(coefficients * lobe, np.float32)
 
 
 @numba.njit(cache=True, error_model="numpy")
 @no_type_check
 def octa_sample(
-    maps: NDArray[np.float32], level: int, x: float, y: float, z: float, weight: float, out: NDArray[np.float32]
+    maps: NDArray[np.float32],
+    level: int,
+    x: float,
+    y: float,
+    z: float,
+    weight: float,
+    out: NDArray[np.float32],
 ) -> None:
     """Add `weight` times the bilinear sample of `maps[level]` in a unit direction to `out[0:3]`."""
     size = maps.shape[1]
@@ -192,8 +207,14 @@ def octa_sample(
         v = (np.float32(1.0) - abs(u)) * (np.float32(1.0) if v >= 0.0 else np.float32(-1.0))
         u = folded
     # Clamped at the border, where the map continues mirrored: an error of half a texel around -Y.
-    px = min(max((u * np.float32(0.5) + np.float32(0.5)) * size - np.float32(0.5), np.float32(0.0)), size - np.float32(1.001))
-    py = min(max((v * np.float32(0.5) + np.float32(0.5)) * size - np.float32(0.5), np.float32(0.0)), size - np.float32(1.001))
+    px = min(
+        max((u * np.float32(0.5) + np.float32(0.5)) * size - np.float32(0.5), np.float32(0.0)),
+        size - np.float32(1.001),
+    )
+    py = min(
+        max((v * np.float32(0.5) + np.float32(0.5)) * size - np.float32(0.5), np.float32(0.0)),
+        size - np.float32(1.001),
+    )
     column, row = int(px), int(py)
     fx, fy = np.float32(px - column), np.float32(py - row)
     w11 = fx * fy * weight
@@ -231,7 +252,7 @@ def _prefilter(
     """GGX-weighted radiance with N = V = R (Karis, Eq. 4); `pyramid` holds ever blurrier maps of one size."""
     size = directions.shape[0]
     alpha2 = roughness**4
-    texel_angle = 4.0 * np.pi / (size * size)
+    texel_angle = 4.0 * np.pi / (pyramid.shape[1] * pyramid.shape[1])
     for row in numba.prange(size):
         total = np.empty(3, np.float32)
         for column in range(size):
@@ -274,13 +295,19 @@ def _blur_pyramid(sharp: Float[np.ndarray, "S S 3"], levels: int) -> Float[np.nd
     out[0] = small = sharp
     for level in range(1, levels):
         small = small.reshape(small.shape[0] // 2, 2, small.shape[1] // 2, 2, 3).mean((1, 3))
-        position = np.clip((np.arange(size) + 0.5) / 2**level - 0.5, 0, small.shape[0] - 1)
-        low = np.minimum(position.astype(np.int64), max(small.shape[0] - 2, 0))
-        high = np.minimum(low + 1, small.shape[0] - 1)
-        t = (position - low).astype(np.float32)
-        rows = small[low] * (1 - t)[:, None, None] + small[high] * t[:, None, None]
-        out[level] = rows[:, low] * (1 - t)[None, :, None] + rows[:, high] * t[None, :, None]
+        out[level] = _enlarged(small, 2**level)
     return out
+
+
+def _enlarged(small: Float[np.ndarray, "s s 3"], factor: int) -> Float[np.ndarray, "S S 3"]:
+    """Bilinear, texel centres aligned."""
+    last = small.shape[0] - 1
+    position = np.clip((np.arange(small.shape[0] * factor) + 0.5) / factor - 0.5, 0, last)
+    low = np.minimum(position.astype(np.int64), max(last - 1, 0))
+    high = np.minimum(low + 1, last)
+    t = (position - low).astype(np.float32)
+    rows = small[low] * (1 - t)[:, None, None] + small[high] * t[:, None, None]
+    return np.asarray(rows[:, low] * (1 - t)[None, :, None] + rows[:, high] * t[None, :, None], np.float32)
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -334,17 +361,29 @@ def prefilter(
     pyramid = _blur_pyramid(octahedral_linear.astype(np.float32), 6)
     filtered = np.empty((OCTA_LEVELS, OCTA_SIZE, OCTA_SIZE, 3), np.float32)
     filtered[0] = pyramid[0]
+    half = OCTA_SIZE // 2
+    coarse = np.empty((half, half, 3), np.float32)
     for level in range(1, OCTA_LEVELS):
-        _prefilter(pyramid, directions, level / (OCTA_LEVELS - 1), _SAMPLES, filtered[level])
-    return Environment(name, equirect_linear.astype(np.float32), _irradiance_sh(equirect_linear), filtered, background_srgb)
+        roughness = level / (OCTA_LEVELS - 1)
+        if level == 1:
+            _prefilter(pyramid, directions, roughness, _SAMPLES, filtered[level])
+        else:
+            # Smooth at this roughness: a quarter of the texels says all, and takes a quarter of the time.
+            _prefilter(pyramid, directions_of_octahedron(half), roughness, _SAMPLES, coarse)
+            filtered[level] = _enlarged(coarse, 2)
+    return Environment(
+        name, equirect_linear.astype(np.float32), _irradiance_sh(equirect_linear), filtered, background_srgb
+    )
 
 
 def environment(name: str = "studio") -> Environment:
-    """One of ours, scaled to unit mean irradiance / pi. Raises `InputError` on another name."""
+    """One of ours, scaled to a mean radiance of `EXPOSURE`. Raises `InputError` on another name."""
     directions = directions_of_equirect(_EQUIRECT_HEIGHT)
     equirect = _radiance(name, directions)
     sine = np.sqrt(1 - directions[..., 1:2].astype(np.float64) ** 2)
     luminance = equirect @ np.array([0.2126, 0.7152, 0.0722])
-    scale = 1 / ((luminance * sine[..., 0]).sum() / sine.sum())
+    scale = EXPOSURE / (
+        (luminance * sine[..., 0]).sum() / np.broadcast_to(sine[..., 0], luminance.shape).sum()
+    )
     octahedral = _radiance(name, directions_of_octahedron(OCTA_SIZE))
     return prefilter(name, equirect * scale, octahedral * scale, np.array(_BACKGROUNDS[name], np.float32))

@@ -1,9 +1,9 @@
 """Any glTF 2.0 asset as a `Scene`: `load_scene`.
 
-In: a `.glb`, or a `.gltf` whose buffers are data URIs. Out: parts in world space with their materials, UV origin
-turned to bottom-left (here and nowhere else on the way in). Missing normals mean flat shading, as glTF says;
-skinned meshes are shown in their bind pose, without morph targets; points and lines are left out. Hostile
-files raise `InputError` in bounded time and memory (render.gltf_file says how).
+In: a `.glb`, or a `.gltf` whose buffers are data URIs. Out: parts in world space with their materials, UV
+origin turned to bottom-left (here and nowhere else on the way in). Missing normals mean flat shading, as
+glTF says; skinned meshes are shown in their bind pose, without morph targets; points and lines are left
+out. Hostile files raise `InputError` in bounded time and memory (render.gltf_file says how).
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def load_scene(path: Path) -> Scene:
             triangles += len(mesh.faces)
             if triangles > _MAX_TRIANGLES:
                 raise InputError(
-                    f"{file.name}: has over {_MAX_TRIANGLES} triangles, more than are read; simplify the asset."
+                    f"{file.name}: has over {_MAX_TRIANGLES} triangles, more than are read; simplify it."
                 )
             part_name = name if isinstance(name, str) and name else f"mesh{index}"
             parts.append(Part(_transformed(file, mesh, matrix, index), material, part_name))
@@ -72,7 +72,9 @@ def _placed_meshes(file: GltfFile) -> list[tuple[int, NDArray[np.float64]]]:
         scene = file.item("scenes", file.root.get("scene", 0), "scene")
         roots = scene.get("nodes", [])
     else:
-        children = {c for n in nodes if isinstance(n, dict) for c in _indices(file, n.get("children", []), "nodes")}
+        children = {
+            c for n in nodes if isinstance(n, dict) for c in _indices(file, n.get("children", []), "nodes")
+        }
         roots = [index for index in range(len(nodes)) if index not in children]
     placed: list[tuple[int, NDArray[np.float64]]] = []
     visited: set[int] = set()
@@ -95,7 +97,8 @@ def _placed_meshes(file: GltfFile) -> list[tuple[int, NDArray[np.float64]]]:
             # A skinned mesh ignores its node; in bind pose its vertices stay as stored (section 3.7.3.3).
             placed.append((node["mesh"], np.eye(4) if node.get("skin") is not None else matrix))
         pending += [
-            (child, matrix) for child in reversed(_indices(file, node.get("children", []), f"{here}.children"))
+            (child, matrix)
+            for child in reversed(_indices(file, node.get("children", []), f"{here}.children"))
         ]
     return placed
 
@@ -149,9 +152,9 @@ def _read_mesh(file: GltfFile, index: int, materials: MaterialReader) -> list[tu
 def _read_primitive(
     file: GltfFile, primitive: dict[str, Any], here: str, materials: MaterialReader
 ) -> tuple[Mesh, Material] | None:
-    if "KHR_draco_mesh_compression" in file.object(primitive, "extensions", here):
+    if "KHR_draco_mesh_compression" in file.mapping(primitive, "extensions", here):
         file.fail(here, "is compressed with Draco", "export the asset without compression")
-    attributes = file.object(primitive, "attributes", here)
+    attributes = file.mapping(primitive, "attributes", here)
     if "POSITION" not in attributes:
         return None
     vertices = file.accessor(attributes["POSITION"], f"{here}.POSITION", ("VEC3",)).astype(np.float32)
@@ -225,7 +228,7 @@ def _faces(file: GltfFile, primitive: dict[str, Any], here: str, vertices: int) 
     else:
         faces = np.stack([np.full(len(order) - 2, order[0]), order[1:-1], order[2:]], 1)
     distinct = (faces[:, 0] != faces[:, 1]) & (faces[:, 1] != faces[:, 2]) & (faces[:, 2] != faces[:, 0])
-    return faces[distinct].astype(np.int32)
+    return np.asarray(faces[distinct], np.int32)
 
 
 def _transformed(file: GltfFile, mesh: Mesh, matrix: NDArray[np.float64], index: int) -> Mesh:
@@ -261,4 +264,4 @@ def _transformed(file: GltfFile, mesh: Mesh, matrix: NDArray[np.float64], index:
 
 def _unit(vectors: NDArray[Any]) -> Float[np.ndarray, "V 3"]:
     length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.maximum(length, 1e-30)).astype(np.float32)
+    return np.asarray(vectors / np.maximum(length, 1e-30), np.float32)

@@ -1,9 +1,9 @@
 """The container and the numbers of a glTF 2.0 file, read as data from a stranger.
 
-In: the path of a `.glb`, or of a `.gltf` whose buffers are data URIs. Out: a `GltfFile`, whose methods hand out
-checked JSON values and accessor arrays. Nothing is believed: every length, offset, count and index is
-checked against the bytes that are there before memory is allocated, no other file is opened, and whatever
-is wrong raises `InputError` with one line. Specification: Khronos glTF 2.0, sections 3.6 and 4.
+In: the path of a `.glb`, or of a `.gltf` whose buffers are data URIs. Out: a `GltfFile`, whose methods hand
+out checked JSON values and accessor arrays. Nothing is believed: every length, offset, count and index is
+checked against the bytes that are there before memory is allocated, no other file is opened, and what is
+wrong raises `InputError` with one line. Specification: Khronos glTF 2.0, sections 3.6 and 4.
 """
 
 from __future__ import annotations
@@ -94,12 +94,14 @@ class GltfFile:
         if (
             not isinstance(value, list)
             or len(value) != len(default)
-            or not all(isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e30 for v in value)
+            or not all(
+                isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < 1e30 for v in value
+            )
         ):
             self.fail(f"{where}.{key}", f"is {_short(value)}, not {len(default)} numbers")
         return np.array(value, np.float64)
 
-    def object(self, owner: dict[str, Any], key: str, where: str) -> dict[str, Any]:
+    def mapping(self, owner: dict[str, Any], key: str, where: str) -> dict[str, Any]:
         """An object property, empty when absent."""
         value = owner.get(key, {})
         if not isinstance(value, dict):
@@ -141,7 +143,7 @@ class GltfFile:
         """Buffer, first byte, length and stride (0: tightly packed) of a buffer view."""
         entry = self.item("bufferViews", index, where)
         here = f"bufferViews[{index}]"
-        extensions = self.object(entry, "extensions", here)
+        extensions = self.mapping(entry, "extensions", here)
         if "EXT_meshopt_compression" in extensions:
             self.fail(here, "is compressed with meshopt", "export the asset without compression")
         data = self.buffer(entry.get("buffer"), here)
@@ -171,7 +173,11 @@ class GltfFile:
         dtype = self._component(entry, here)
         count = self.integer(entry, "count", here)
         if count > MAX_ELEMENTS:
-            self.fail(here, f"has {count} elements, more than the {MAX_ELEMENTS} that are read", "simplify the asset")
+            self.fail(
+                here,
+                f"has {count} elements, more than the {MAX_ELEMENTS} that are read",
+                "simplify the asset",
+            )
         width = _WIDTHS[kind]
         if entry.get("bufferView") is None:
             if "sparse" not in entry:
@@ -181,10 +187,10 @@ class GltfFile:
             offset = self.integer(entry, "byteOffset", here, 0)
             values = self._strided(entry["bufferView"], offset, count, width, dtype, here)
         if "sparse" in entry:
-            values = self._with_sparse(values.copy(), self.object(entry, "sparse", here), f"{here}.sparse")
+            values = self._with_sparse(values.copy(), self.mapping(entry, "sparse", here), f"{here}.sparse")
         if entry.get("normalized") is True and dtype is not np.float32:
             # glTF 2.0, section 3.11: signed values map to [-1, 1] with max(c / max, -1).
-            limit = np.float32(np.iinfo(dtype).max)
+            limit = np.float32(np.iinfo(values.dtype).max)
             values = np.maximum(values.astype(np.float32) / limit, np.float32(-1.0))
         if values.dtype == np.float32 and not np.isfinite(values).all():
             self.fail(here, "holds numbers that are not finite")
@@ -222,7 +228,7 @@ class GltfFile:
         count = self.integer(sparse, "count", here)
         if count > len(values):
             self.fail(here, f"replaces {count} elements of {len(values)}")
-        indices, replacements = self.object(sparse, "indices", here), self.object(sparse, "values", here)
+        indices, replacements = self.mapping(sparse, "indices", here), self.mapping(sparse, "values", here)
         index_type = self._component(indices, f"{here}.indices")
         if index_type not in (np.uint8, np.uint16, np.uint32):
             self.fail(f"{here}.indices", "are not unsigned integers")
@@ -263,7 +269,9 @@ def _parse_json(name: str, data: bytes) -> dict[str, Any]:
         return value
 
     if len(data) > MAX_JSON_BYTES:
-        raise InputError(f"{name}: its JSON has {len(data)} bytes, more than the {MAX_JSON_BYTES} that are read.")
+        raise InputError(
+            f"{name}: its JSON has {len(data)} bytes, more than the {MAX_JSON_BYTES} that are read."
+        )
     if sum(data.count(mark) for mark in (b",", b"[", b"{")) > _MAX_JSON_VALUES:
         raise InputError(f"{name}: its JSON has over {_MAX_JSON_VALUES} values; simplify the asset.")
     try:
@@ -281,10 +289,12 @@ def _split_glb(name: str, data: bytes) -> tuple[bytes, bytes]:
         raise InputError(f"{name}: has only {len(data)} bytes, too few for a GLB; copy or export it again.")
     version, length = struct.unpack_from("<II", data, 4)
     if version != 2:
-        raise InputError(f"{name}: is a GLB of version {version}; only version 2 is read. Export it as glTF 2.0.")
+        raise InputError(
+            f"{name}: is a GLB of version {version}; only version 2 is read. Export it as glTF 2.0."
+        )
     if length > len(data):
         raise InputError(
-            f"{name}: is truncated: it should have {length} bytes but has {len(data)}; copy or export it again."
+            f"{name}: is truncated: it should have {length} bytes but has {len(data)}; copy it again."
         )
     found: dict[int, bytes] = {}
     at = 12
@@ -324,5 +334,7 @@ def read_gltf(path: Path) -> GltfFile:
     asset = root.get("asset")
     version = asset.get("version") if isinstance(asset, dict) else None
     if not isinstance(version, str) or not version.startswith("2."):
-        raise InputError(f"{name}: does not say that it is glTF 2.0 (asset.version is {_short(version)}); export it again.")
+        raise InputError(
+            f"{name}: does not say that it is glTF 2.0 (asset.version is {_short(version)}); export it again."
+        )
     return GltfFile(name, root, binary, {})

@@ -73,15 +73,16 @@ class MaterialReader:
 
     def _read(self, entry: dict[str, Any], here: str) -> tuple[Material, UvMapping]:
         file = self.file
-        extensions = file.object(entry, "extensions", here)
-        pbr = file.object(entry, "pbrMetallicRoughness", here)
+        extensions = file.mapping(entry, "extensions", here)
+        pbr = file.mapping(entry, "pbrMetallicRoughness", here)
         glossy = "KHR_materials_pbrSpecularGlossiness" in extensions and not pbr
         if glossy:
-            specular = file.object(extensions, "KHR_materials_pbrSpecularGlossiness", here)
+            specular = file.mapping(extensions, "KHR_materials_pbrSpecularGlossiness", here)
             pbr = {
                 "baseColorFactor": specular.get("diffuseFactor", [1, 1, 1, 1]),
                 "metallicFactor": 0,
-                "roughnessFactor": 1 - min(max(file.number(specular, "glossinessFactor", here, 1.0), 0.0), 1.0),
+                "roughnessFactor": 1
+                - min(max(file.number(specular, "glossinessFactor", here, 1.0), 0.0), 1.0),
             }
             if "diffuseTexture" in specular:
                 pbr["baseColorTexture"] = specular["diffuseTexture"]
@@ -101,7 +102,7 @@ class MaterialReader:
         for slot, (owner, key) in slots.items():
             if owner.get(key) is None:
                 continue
-            info = file.object(owner, key, here)
+            info = file.mapping(owner, key, here)
             image = self._texture(info.get("index"), f"{here}.{key}")
             own = self._mapping(info, f"{here}.{key}")
             if image is not None and (mapping is None or own == mapping):
@@ -111,8 +112,8 @@ class MaterialReader:
         rough_metal = images.get("metallic_roughness")
         metallic = _unit(file.number(pbr, "metallicFactor", here, 1.0))
         roughness = _unit(file.number(pbr, "roughnessFactor", here, 1.0))
-        normal_scale = file.number(file.object(entry, "normalTexture", here), "scale", here, 1.0)
-        strength = _unit(file.number(file.object(entry, "occlusionTexture", here), "strength", here, 1.0))
+        normal_scale = file.number(file.mapping(entry, "normalTexture", here), "scale", here, 1.0)
+        strength = _unit(file.number(file.mapping(entry, "occlusionTexture", here), "strength", here, 1.0))
         name = entry.get("name")
         return (
             Material(
@@ -157,14 +158,14 @@ class MaterialReader:
     ) -> Float[np.ndarray, "He We 3"] | None:
         file = self.file
         factor = np.clip(file.vector(entry, "emissiveFactor", here, (0.0, 0.0, 0.0)), 0, None)
-        strong = file.object(extensions, "KHR_materials_emissive_strength", here)
+        strong = file.mapping(extensions, "KHR_materials_emissive_strength", here)
         factor = np.clip(factor * file.number(strong, "emissiveStrength", here, 1.0), 0, 1)
         return _tinted(image, factor.astype(np.float32)) if factor.any() else None
 
     def _mapping(self, info: dict[str, Any], here: str) -> UvMapping:
         file = self.file
         set_index = file.integer(info, "texCoord", here, 0)
-        transform = file.object(file.object(info, "extensions", here), "KHR_texture_transform", here)
+        transform = file.mapping(file.mapping(info, "extensions", here), "KHR_texture_transform", here)
         offset = file.vector(transform, "offset", here, (0.0, 0.0))
         scale = file.vector(transform, "scale", here, (1.0, 1.0))
         return UvMapping(
@@ -177,7 +178,7 @@ class MaterialReader:
     def _texture(self, index: object, here: str) -> UInt8[np.ndarray, "H W 4"] | None:
         file = self.file
         texture = file.item("textures", index, here)
-        webp = file.object(file.object(texture, "extensions", here), "EXT_texture_webp", here)
+        webp = file.mapping(file.mapping(texture, "extensions", here), "EXT_texture_webp", here)
         source = texture.get("source", webp.get("source"))
         if source is None:
             file.fail(here, "has no image in a format that is read", "export textures as PNG or JPEG")
@@ -196,19 +197,24 @@ class MaterialReader:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
-                image = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))
+                opened = Image.open(io.BytesIO(data), formats=("PNG", "JPEG", "WEBP"))
         except (Image.DecompressionBombError, Image.DecompressionBombWarning):
             file.fail(here, f"is larger than {_MAX_PIXELS} pixels", "make the texture smaller")
         except Exception:
             file.fail(here, "is not a PNG, JPEG or WebP image that can be read")
-        with image:
-            width, height = image.size
+        with opened:
+            width, height = opened.size
             self._pixels += width * height
             if width * height > _MAX_PIXELS or max(width, height) > _MAX_SIDE:
-                file.fail(here, f"is {width} x {height} pixels, more than {_MAX_PIXELS}", "make the texture smaller")
+                file.fail(
+                    here, f"is {width} x {height} pixels, more than {_MAX_PIXELS}", "make the texture smaller"
+                )
             if self._pixels > _MAX_ALL_PIXELS:
-                file.fail(here, f"brings all textures over {_MAX_ALL_PIXELS} pixels", "make the textures smaller")
+                file.fail(
+                    here, f"brings all textures over {_MAX_ALL_PIXELS} pixels", "make the textures smaller"
+                )
             try:
+                image: Image.Image = opened
                 if image.mode.startswith("I"):
                     # 16-bit PNGs: Pillow's own conversion would clip instead of scale.
                     deep = np.asarray(image, np.float32) / 65535 * 255
@@ -231,7 +237,7 @@ def _channel(
 ) -> Float[np.ndarray, "H W"]:
     if image is None:
         return np.full((1, 1), constant, np.float32)
-    return table.astype(np.float32)[image[..., channel]]
+    return np.asarray(table[image[..., channel]], np.float32)
 
 
 def _tinted(
@@ -251,8 +257,8 @@ def _normal(image: UInt8[np.ndarray, "H W 4"] | None, scale: float) -> Float[np.
     if image is None or scale == 0:
         return None
     if scale == 1:
-        return _LEVELS[image[..., :3]]
+        return np.asarray(_LEVELS[image[..., :3]])
     normal = _LEVELS[image[..., :3]] * 2 - 1
     normal[..., :2] *= np.float32(scale)
     normal /= np.maximum(np.linalg.norm(normal, axis=-1, keepdims=True), 1e-6)
-    return (normal * 0.5 + 0.5).astype(np.float32)
+    return np.asarray(normal * 0.5 + 0.5, np.float32)

@@ -4,8 +4,8 @@ In: triangles in the unit ball. Out: depth maps from directions spread evenly ov
 device function that weighs every direction's light by whether it reaches a point. The lit share of the
 irradiance (per colour) darkens the smooth irradiance, so that an unshadowed surface has no noise at all, and
 contact shadows, self-shadows and ambient occlusion come from one place. The maps depend on the object only:
-a turntable makes them once. Directions: spherical Fibonacci (Swinbank and Purser 2006). Filtering: percentage-
-closer (Reeves et al. 1987), with a linear ramp in depth instead of a comparison.
+a turntable makes them once. Directions: spherical Fibonacci (Swinbank and Purser 2006). Filtering:
+percentage-closer (Reeves et al. 1987), with a linear ramp in depth instead of a comparison.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from render.cameras import Cameras, look_at
 from render.environment import Environment, octa_sample
 from render.rasterize import Cutouts, rasterize
 
-DIRECTIONS = 96
-"""Over the whole sphere; the 52 of them that do not point into the floor get a map. With fewer, the sun's
+DIRECTIONS = 128
+"""Over the whole sphere; the 69 of them that do not point into the floor get a map. With fewer, the sun's
 shadow falls apart into steps."""
 MAP_SIZE = 256
 _FAR = np.float32(1e6)
@@ -33,6 +33,8 @@ _RAMP = np.float32(0.02)
 """Depth, in radii of the object, over which a blocker becomes opaque: softens the steps between maps."""
 _NORMAL_OFFSET = np.float32(0.016)
 """Points are lifted by about two map texels, so that a surface does not shadow itself."""
+_BLUR = 6
+"""Texels of the floor's shadow that its blur reaches to each side."""
 _FLOOR_REACH = np.float32(0.35)
 """Height, in radii, at which light reflected by the floor has lost the object's own shadow."""
 
@@ -86,12 +88,16 @@ def occluders_of(
 @numba.njit(cache=True, error_model="numpy")
 @no_type_check
 def _sample_lights(
-    maps: NDArray[np.float32], directions: NDArray[np.float32], cosine: float, sine: float, out: NDArray[np.float32]
+    maps: NDArray[np.float32],
+    directions: NDArray[np.float32],
+    cosine: float,
+    sine: float,
+    out: NDArray[np.float32],
 ) -> None:
     for index in range(directions.shape[0]):
         x, y, z = directions[index]
         out[index] = np.float32(0.0)
-        octa_sample(maps, 2, x * cosine - z * sine, y, x * sine + z * cosine, 1.0, out[index])
+        octa_sample(maps, 3, x * cosine - z * sine, y, x * sine + z * cosine, 1.0, out[index])
 
 
 def light_of(occluders: Occluders, environment: Environment, yaw_rad: float) -> Float[np.ndarray, "D 3"]:
@@ -146,7 +152,11 @@ def lit_share(
         share = open_floor
         if index < upper:
             rights, ups = occluders.rights, occluders.ups
-            x = (px * rights[index, 0] + py * rights[index, 1] + pz * rights[index, 2]) * half + half - np.float32(0.5)
+            x = (
+                (px * rights[index, 0] + py * rights[index, 1] + pz * rights[index, 2]) * half
+                + half
+                - np.float32(0.5)
+            )
             y = half - (px * ups[index, 0] + py * ups[index, 1] + pz * ups[index, 2]) * half - np.float32(0.5)
             depth = np.float32(2.0) - (px * dx + py * dy + pz * dz)
             column, row = int(x), int(y)
@@ -154,10 +164,19 @@ def lit_share(
             if x >= 0.0 and y >= 0.0 and column < size - 1 and row < size - 1:
                 fx, fy = np.float32(x - column), np.float32(y - row)
                 inverse = np.float32(1.0) / _RAMP
-                s00 = min(max((depths[index, row, column] - depth) * inverse + 1, np.float32(0)), np.float32(1))
-                s01 = min(max((depths[index, row, column + 1] - depth) * inverse + 1, np.float32(0)), np.float32(1))
-                s10 = min(max((depths[index, row + 1, column] - depth) * inverse + 1, np.float32(0)), np.float32(1))
-                s11 = min(max((depths[index, row + 1, column + 1] - depth) * inverse + 1, np.float32(0)), np.float32(1))
+                s00 = min(
+                    max((depths[index, row, column] - depth) * inverse + 1, np.float32(0)), np.float32(1)
+                )
+                s01 = min(
+                    max((depths[index, row, column + 1] - depth) * inverse + 1, np.float32(0)), np.float32(1)
+                )
+                s10 = min(
+                    max((depths[index, row + 1, column] - depth) * inverse + 1, np.float32(0)), np.float32(1)
+                )
+                s11 = min(
+                    max((depths[index, row + 1, column + 1] - depth) * inverse + 1, np.float32(0)),
+                    np.float32(1),
+                )
                 top = s00 + (s01 - s00) * fx
                 share = top + (s10 + (s11 - s10) * fx - top) * fy
         lit_r, lit_g, lit_b = lit_r + r * share, lit_g + g * share, lit_b + b * share
@@ -175,9 +194,7 @@ def _floor_shadow(
         z = ((row + np.float32(0.5)) / size * 2 - 1) * reach
         for column in range(size):
             x = ((column + np.float32(0.5)) / size * 2 - 1) * reach
-            lit_share(
-                occluders, lights, x, occluders.floor_y, z, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, share
-            )
+            lit_share(occluders, lights, x, occluders.floor_y, z, 0.0, 1.0, 0.0, 0.0, 1.0, 0.0, share)
             out[row, column] = share[0] * 0.2126 + share[1] * 0.7152 + share[2] * 0.0722
 
 
@@ -185,6 +202,18 @@ def floor_shadow(
     occluders: Occluders, lights: Float[np.ndarray, "D 3"], size: int, reach: float
 ) -> Float[np.ndarray, "S S"]:
     """Lit share of the floor over the square [-reach, reach]; rows along +Z, columns along +X."""
-    out = np.empty((size, size), np.float32)
-    _floor_shadow(occluders, lights, np.float32(reach), out)
-    return out
+    sharp = np.empty((size, size), np.float32)
+    _floor_shadow(occluders, lights, np.float32(reach), sharp)
+    # The sum of sharp shadows shows its terms as faint steps; contact, which is dark, keeps its edge.
+    soft = _blurred(_blurred(sharp.T).T)
+    contact = np.clip((0.55 - sharp) / 0.35, 0, 1)
+    return np.asarray(soft + (np.minimum(sharp, soft) - soft) * contact, np.float32)
+
+
+def _blurred(rows: Float[np.ndarray, "S S"]) -> Float[np.ndarray, "S S"]:
+    """Gaussian blur along rows; lit beyond the border."""
+    taps = np.exp(-0.5 * (np.arange(-_BLUR, _BLUR + 1) / (_BLUR / 2)) ** 2)
+    padded = np.pad(rows, ((0, 0), (_BLUR, _BLUR)), constant_values=1.0)
+    size = rows.shape[1]
+    out = sum(tap * padded[:, at : at + size] for at, tap in enumerate((taps / taps.sum()).tolist()))
+    return np.asarray(out, np.float32)

@@ -7,7 +7,7 @@ G-buffers and the preview both stand on it, so they cannot disagree.
 
 from __future__ import annotations
 
-from typing import NamedTuple, no_type_check
+from typing import Any, NamedTuple, no_type_check
 
 import numba
 import numpy as np
@@ -94,7 +94,9 @@ def _maps_of(material: Material) -> list[np.ndarray | None]:
         stacked(material.roughness),
         material.normal,
         stacked(material.occlusion),
-        material.emissive_srgb if material.emissive_srgb is not None and material.emissive_srgb.any() else None,
+        material.emissive_srgb
+        if material.emissive_srgb is not None and material.emissive_srgb.any()
+        else None,
         stacked(opacity),
     ]
 
@@ -133,7 +135,13 @@ def pack(scene: Scene) -> PackedScene:
     distinct = list({id(part.material): part.material for part in parts}.values())
     slot_of = {id(material): index for index, material in enumerate(distinct)}
     texels, maps = _pack_materials(distinct)
-    vertices, faces, face_part, normals, tangents, uvs, colors = [], [], [], [], [], [], []
+    vertices: list[NDArray[Any]] = []
+    faces: list[NDArray[Any]] = []
+    face_part: list[NDArray[Any]] = []
+    normals: list[NDArray[Any]] = []
+    tangents: list[NDArray[Any]] = []
+    uvs: list[NDArray[Any]] = []
+    colors: list[NDArray[Any]] = []
     first = 0
     for part in parts:
         mesh = part.mesh
@@ -176,7 +184,8 @@ def _log2_uv_per_world(
     world = np.linalg.norm(np.cross(b - a, c - a), axis=1)
     d1, d2 = uvs[faces[:, 1]] - uvs[faces[:, 0]], uvs[faces[:, 2]] - uvs[faces[:, 0]]
     texture = np.abs(d1[:, 0] * d2[:, 1] - d1[:, 1] * d2[:, 0])
-    return (0.5 * np.log2(np.maximum(texture, 1e-24) / np.maximum(world, 1e-24))).astype(np.float32)
+    ratio = np.maximum(texture, 1e-24) / np.maximum(world, 1e-24)
+    return np.asarray(0.5 * np.log2(ratio), np.float32)
 
 
 @numba.njit(cache=True, error_model="numpy")
@@ -272,4 +281,3 @@ def surface_at(
                 inverse = np.float32(1.0) / length
                 nx, ny, nz = sx * inverse, sy * inverse, sz * inverse
     out[SHADING_NORMAL], out[SHADING_NORMAL + 1], out[SHADING_NORMAL + 2] = nx, ny, nz
-

@@ -1,9 +1,9 @@
 """The preview renderer: a deferred, anti-aliased PBR picture of any scene, at interactive rates on a CPU.
 
 In: a `Scene`, cameras, the name of an environment, a background and a mode. Out: 8-bit sRGB pictures with
-alpha. Visibility is rasterised at `supersample`^2 subsamples a pixel; neighbouring subsamples that see the same
-smooth surface are shaded once. `PreviewRenderer` keeps what does not depend on the view (textures, shadow
-maps, environment), so a turntable pays for it once.
+alpha. Visibility is rasterised at `supersample`^2 subsamples a pixel; subsamples of one pixel that see the
+same smooth surface are shaded once. `PreviewRenderer` keeps what does not depend on the view (textures,
+shadow maps, environment), so a turntable pays for it once.
 """
 
 from __future__ import annotations
@@ -246,7 +246,9 @@ def _draw(
             share_covered = np.float32(covered) / subsamples
             behind = (np.float32(1.0) - share_covered) * (np.float32(1.0) - floor_alpha)
             # Interleaved gradient noise (Jimenez 2014) hides the steps of 8 bits in soft gradients.
-            noise = np.float32(52.9829189) * ((np.float32(0.06711056) * column + np.float32(0.00583715) * row) % 1)
+            noise = np.float32(52.9829189) * (
+                (np.float32(0.06711056) * column + np.float32(0.00583715) * row) % 1
+            )
             noise = noise - np.floor(noise)
             alpha = np.float32(1.0) - behind if transparent else np.float32(1.0)
             for c in range(3):
@@ -255,8 +257,13 @@ def _draw(
                     value = value / max(alpha, np.float32(1e-6))
                 else:
                     value += behind * background[row, column, c]
-                index = int(min(max(value, np.float32(0.0)), np.float32(1.0)) * (encode.shape[0] - 1) + np.float32(0.5))
-                out[row, column, c] = np.uint8(encode[index] * 255 + (noise if covered < subsamples else np.float32(0.5)))
+                index = int(
+                    min(max(value, np.float32(0.0)), np.float32(1.0)) * (encode.shape[0] - 1)
+                    + np.float32(0.5)
+                )
+                out[row, column, c] = np.uint8(
+                    encode[index] * 255 + (noise if covered < subsamples else np.float32(0.5))
+                )
             out[row, column, 3] = np.uint8(alpha * 255 + np.float32(0.5))
 
 
@@ -384,8 +391,8 @@ class PreviewRenderer:
             np.ascontiguousarray(screen, np.float32),
             lights,
             floor,
-            np.float32(np.cos(yaw)),
-            np.float32(np.sin(yaw)),
+            float(np.cos(yaw)),
+            float(np.sin(yaw)),
             _KERNEL_MODE[self.mode],
             self.floor,
         )
@@ -428,7 +435,7 @@ def frame_cameras(
     """Perspective cameras around the object that show all of it at every given azimuth.
 
     `size` is the side of a square or (width, height) in pixels; `fov_deg` the vertical angle; `margin` the
-    share of the picture left free at each side. All cameras have one distance, so a turntable does not breathe.
+    share of the picture left free at each side. All cameras have one distance: a turntable does not breathe.
     """
     width, height = (size, size) if isinstance(size, int) else size
     place = _placement_of(scene)

@@ -65,7 +65,7 @@ def _resolve(
     depth: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
-    """Means over subsamples into `out` [C,H,W,10]: alpha, linear colour, normal, depth, metallic, roughness."""
+    """Means over subsamples into `out` [C,H,W,10]: alpha, colour, normal, depth, metallic, roughness."""
     cameras, height, width = out.shape[0], out.shape[1], out.shape[2]
     for job in numba.prange(cameras * height):
         c, row = job // height, job % height

@@ -79,7 +79,9 @@ def shade(
 
     # Specular occlusion from ambient occlusion (Lagarde and de Rousiers 2014, listing 26).
     cavity = surface[OCCLUDED]
-    lit = min(share[0] * np.float32(0.2126) + share[1] * np.float32(0.7152) + share[2] * np.float32(0.0722), cavity)
+    lit = min(
+        share[0] * np.float32(0.2126) + share[1] * np.float32(0.7152) + share[2] * np.float32(0.0722), cavity
+    )
     open_lobe = (n_dot_v + lit) ** (np.float32(2.0) ** (-16 * rough - 1)) - 1 + lit
     open_lobe = min(max(open_lobe, np.float32(0.0)), np.float32(1.0))
 
@@ -98,10 +100,19 @@ def shade(
         diffuse = color * (np.float32(1.0) - metal) * (np.float32(1.0) - single_scatter - multiple)
         # Light that bounces between bright walls brightens their creases (Jimenez et al. 2016, Eq. 10).
         a = min(share[c], cavity)
-        bounce = (((np.float32(2.0404) * color - np.float32(0.3324)) * a + (np.float32(0.6417) - np.float32(4.7951) * color)) * a + (np.float32(2.7552) * color + np.float32(0.6903))) * a
+        bounce = (
+            (
+                (np.float32(2.0404) * color - np.float32(0.3324)) * a
+                + (np.float32(0.6417) - np.float32(4.7951) * color)
+            )
+            * a
+            + (np.float32(2.7552) * color + np.float32(0.6903))
+        ) * a
         a = max(a, bounce)
         out[c] = (
-            single_scatter * scratch[c] * open_lobe + (multiple + diffuse) * irradiance * a + surface[EMITTED + c]
+            single_scatter * scratch[c] * open_lobe
+            + (multiple + diffuse) * irradiance * a
+            + surface[EMITTED + c]
         )
 
 

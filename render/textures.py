@@ -59,18 +59,18 @@ def _halve(source: NDArray[np.uint16], out: NDArray[np.uint16]) -> None:
                 out[row, column, channel] = np.uint16((total + 2) // 4)
 
 
-def mip_chain(
-    texture: Float[np.ndarray, "H W c"], srgb: bool
-) -> list[UInt16[np.ndarray, "h w c"]]:
+def mip_chain(texture: Float[np.ndarray, "H W c"], srgb: bool) -> list[UInt16[np.ndarray, "h w c"]]:
     """The map in linear 16-bit texels and its halvings down to one texel."""
     decode = np.zeros(1, np.float32)
     if srgb:
         decode = srgb_to_linear_np(np.linspace(0, 1, _DECODE_STEPS + 1, dtype=np.float32))
-    level = np.empty(texture.shape, np.uint16)
+    level: NDArray[np.uint16] = np.empty(texture.shape, np.uint16)
     _quantize(np.ascontiguousarray(texture, np.float32), decode, level)
     chain = [level]
     while max(level.shape[:2]) > 1:
-        smaller = np.empty((max(1, level.shape[0] // 2), max(1, level.shape[1] // 2), level.shape[2]), np.uint16)
+        smaller = np.empty(
+            (max(1, level.shape[0] // 2), max(1, level.shape[1] // 2), level.shape[2]), np.uint16
+        )
         _halve(level, smaller)
         level = smaller
         chain.append(level)

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -43,7 +43,10 @@ _ENCODERS: dict[str, list[str]] = {
     ],
     ".gif": [
         # One palette for the whole turn; ffmpeg keeps the frames until it knows it.
-        *("-filter_complex", "split[a][b];[a]palettegen=stats_mode=full[p];[b][p]paletteuse=dither=sierra2_4a"),
+        *(
+            "-filter_complex",
+            "split[a][b];[a]palettegen=stats_mode=full[p];[b][p]paletteuse=dither=sierra2_4a",
+        ),
         *("-loop", "0", "-f", "gif"),
     ],
 }
@@ -106,7 +109,17 @@ class _Encoded:
         command = [
             *(get_ffmpeg_exe(), "-hide_banner", "-loglevel", "error", "-nostdin", "-y"),
             *("-f", "rawvideo", "-pix_fmt", "rgba", "-s", f"{self.size}x{self.size}"),
-            *("-r", str(self.config.fps), "-i", "pipe:0", "-an", "-map_metadata", "-1", "-fflags", "+bitexact"),
+            *(
+                "-r",
+                str(self.config.fps),
+                "-i",
+                "pipe:0",
+                "-an",
+                "-map_metadata",
+                "-1",
+                "-fflags",
+                "+bitexact",
+            ),
             *("-flags:v", "+bitexact", *_ENCODERS[self.path.suffix.lower()], str(self.partial)),
         ]
         # Killing one process group member by Ctrl-C must not leave a half-written file behind: the encoder
@@ -138,10 +151,8 @@ class _Encoded:
         try:
             if kind is not None:
                 self._process.kill()
-            try:
+            with suppress(OSError):
                 self._process.stdin.close()
-            except OSError:
-                pass
             code = self._process.wait()
             if kind is None:
                 if code != 0:
@@ -160,7 +171,9 @@ class _Encoded:
         self._log.seek(0)
         lines = self._log.read().decode("utf-8", "replace").strip().splitlines()
         reason = lines[-1].strip() if lines else "it gave no reason"
-        return InputError(f"{self.path.name}: the encoder stopped ({reason}); check space and rights of the folder.")
+        return InputError(
+            f"{self.path.name}: the encoder stopped ({reason}); check space and rights of the folder."
+        )
 
 
 class _Frames:
@@ -173,7 +186,11 @@ class _Frames:
 
     def __enter__(self) -> _Frames:
         if self.path.exists():
-            strange = [p.name for p in self.path.iterdir() if not p.match("frame_*.png")] if self.path.is_dir() else ["it"]
+            strange = (
+                [p.name for p in self.path.iterdir() if not p.match("frame_*.png")]
+                if self.path.is_dir()
+                else ["it"]
+            )
             if strange:
                 raise InputError(
                     f"{self.path}: holds something other than frames ({strange[0]}); choose an empty folder."
@@ -221,7 +238,7 @@ def turntable(
             sinks.append(_Frames(path))
         else:
             raise InputError(
-                f"{path.name}: unknown turntable format; use .mp4, .webp, .gif, or a folder name for PNG frames."
+                f"{path.name}: unknown turntable format; use .mp4, .webp, .gif, or a folder for PNG frames."
             )
         if not path.parent.is_dir():
             raise InputError(f"{path.parent}: there is no such folder to write {path.name} to.")

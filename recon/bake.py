@@ -341,4 +341,4 @@ def _from_neighbours(
     weight = 1.0 / (distance + 1e-4) ** 2
     weight /= weight.sum(1, keepdims=True)
     found = np.einsum("mk,mkc->mc", weight, values[source][index]).astype(np.float32)
-    return found[inverse.ravel()]
+    return np.asarray(found[inverse.ravel()])

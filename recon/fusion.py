@@ -95,7 +95,7 @@ def _normals_of_depth(
     dx = np.gradient(filled, axis=2) * fx / w
     dy = -np.gradient(filled, axis=1) * fy / w
     local = np.stack([dx, dy, np.ones_like(dx)], -1)
-    return np.einsum("chwi,cij->chwj", local, w2c[:, :3, :3]).astype(np.float32)
+    return np.asarray(np.einsum("chwi,cij->chwj", local, w2c[:, :3, :3]).astype(np.float32))
 
 
 def _filled(depth: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -103,7 +103,7 @@ def _filled(depth: NDArray[np.float32]) -> NDArray[np.float32]:
     if not (depth > 0).any():
         return depth
     index = distance_transform_edt(depth <= 0, return_distances=False, return_indices=True)
-    return depth[tuple(index)]
+    return np.asarray(depth[tuple(index)])
 
 
 @dataclass(frozen=True)

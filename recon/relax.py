@@ -124,4 +124,4 @@ def relax(
     sigma = 2.0 * np.sin(np.deg2rad(edge_angle_deg) / 2.0)
     smooth = _filter_normals(normals, length / 2, neighbour_faces(faces), 0.5 / sigma**2, normal_rounds)
     moved = _move_vertices(p, faces.astype(np.int32), smooth, limit, vertex_rounds)
-    return moved.astype(np.float32)
+    return np.asarray(moved.astype(np.float32))

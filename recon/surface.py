@@ -82,6 +82,8 @@ def extract_surface(
     Without a field the views' own depth is used. Raises `InputError` when there is nothing to see.
     """
     maps = observe(field, views, config, progress)
+    if not (maps.depth > 0).any():
+        raise InputError("the views show no object: no surface could be extracted")
     progress(0.4, "fusing")
     match config.method:
         case "tsdf":

@@ -41,7 +41,7 @@ class Texels:
         out = weights[:, 0, None] * values[corners[:, 0]]
         out += weights[:, 1, None] * values[corners[:, 1]]
         out += weights[:, 2, None] * values[corners[:, 2]]
-        return out.astype(np.float32)
+        return np.asarray(out.astype(np.float32))
 
 
 @numba.njit(cache=True)
@@ -123,4 +123,4 @@ def dilate(image: Float[np.ndarray, "S S k"], known: Bool[np.ndarray, "S S"]) ->
     if known.all() or not known.any():
         return image
     index = distance_transform_edt(~known, return_distances=False, return_indices=True)
-    return image[tuple(index)]
+    return np.asarray(image[tuple(index)])

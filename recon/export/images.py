@@ -13,7 +13,7 @@ from render.scene import Material
 
 def to_bytes(values: Float[np.ndarray, "*s"]) -> UInt8[np.ndarray, "*s"]:
     """[0, 1] to [0, 255], rounded."""
-    return (np.clip(values, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8)
+    return np.asarray((np.clip(values, 0.0, 1.0) * 255.0 + 0.5).astype(np.uint8))
 
 
 def png(pixels: UInt8[np.ndarray, "H W k"] | UInt8[np.ndarray, "H W"]) -> bytes:
@@ -47,4 +47,4 @@ def resized(values: Float[np.ndarray, "H W"], shape: tuple[int, ...]) -> Float[n
         return values
     rows = np.arange(shape[0]) * values.shape[0] // shape[0]
     columns = np.arange(shape[1]) * values.shape[1] // shape[1]
-    return values[rows][:, columns]
+    return np.asarray(values[rows][:, columns])

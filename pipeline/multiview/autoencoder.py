@@ -35,7 +35,7 @@ class ResidualBlock(nn.Module):
         self.conv_in = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv_out = nn.Conv2d(channels, channels, 3, padding=1)
         nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.bias)
+        nn.init.zeros_(self.conv_out.get_parameter("bias"))
 
     def forward(self, x: Tensor) -> Tensor:
         hidden: Tensor = self.conv_in(F.silu(self.norm(x)))
@@ -53,8 +53,8 @@ class GBufferAutoencoder(ModelMixin, ConfigMixin):
         encoder_blocks: Sequence[int] = (2, 3),
         decoder_blocks: Sequence[int] = (1, 3, 4),
     ) -> None:
-        """`widths` are the channels at 1/2, 1/4 and 1/8 of the resolution, `*_blocks` the residual blocks there
-        (the encoder starts at 1/4)."""
+        """`widths` are the channels at 1/2, 1/4 and 1/8 of the resolution, `*_blocks` the residual blocks
+        there (the encoder starts at 1/4)."""
         super().__init__()
         half, quarter, eighth = widths
         self.encoder = nn.Sequential(

@@ -29,7 +29,7 @@ METALLIC, ROUGHNESS = slice(8, 9), slice(9, 10)
 
 
 def encode_gbuffer(gbuffer: GBuffer, cameras: Cameras) -> Float[Tensor, "C 10 H W"]:
-    """The network image of a G-buffer that has all unlit channels. Orthographic cameras that look at the origin."""
+    """The network image of a G-buffer that has all unlit channels, seen by orthographic cameras."""
     if (
         gbuffer.base_color_srgb is None
         or gbuffer.normal is None
@@ -37,7 +37,9 @@ def encode_gbuffer(gbuffer: GBuffer, cameras: Cameras) -> Float[Tensor, "C 10 H 
         or gbuffer.metallic is None
         or gbuffer.roughness is None
     ):
-        missing = sorted({"base_color_srgb", "normal", "depth", "metallic", "roughness"} - set(gbuffer.channels()))
+        missing = sorted(
+            {"base_color_srgb", "normal", "depth", "metallic", "roughness"} - set(gbuffer.channels())
+        )
         raise ValueError(f"G-buffer lacks {', '.join(missing)}")
     rotation = cameras.c2w[:, :3, :3]
     normal = torch.einsum("chwk,ckj->chwj", gbuffer.normal, rotation)

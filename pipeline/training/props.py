@@ -131,9 +131,9 @@ def _surfaces(materials: tuple[str, ...], category: str) -> NDArray[np.float32]:
 
 # Parts and modular tiles that nobody asks for by such a name.
 _NOT_ASKED_FOR = re.compile(
-    r"\b(track|monorail|numbers?|letter|debris|coaster|conveyor|corner|skew|narrow|striped|straight|bend|body ar|"
-    r"stock|grip|magazine|scope|receiver|barrel ar|ar|hexagon(al)?|path|river|coast|ramp|curve|railing|"
-    r"transition|template|mat|prototype|connector|detail|details|border|ceiling|overhang|cliff|edge|"
+    r"\b(track|monorail|numbers?|letter|debris|coaster|conveyor|corner|skew|narrow|striped|straight|bend|"
+    r"body ar|stock|grip|magazine|scope|receiver|barrel ar|ar|hexagon(al)?|path|river|coast|ramp|curve|"
+    r"railing|transition|template|mat|prototype|connector|detail|details|border|ceiling|overhang|cliff|edge|"
     r"crops|stage|trim|gizmo|cursor|hud|icon|arrow indicator|pattern|center|side|left|right|top|bottom|"
     r"base|end|mid|middle|segment|piece|section|floor|wall|door frame|window frame|low detail)\b"
 )
@@ -141,7 +141,8 @@ _CODES = re.compile(r"\b([a-h]|[0-9]+|type|variant|version|lod[0-9]?|(first|seco
 # Names that people use for what the makers call otherwise.
 _SYNONYMS: tuple[tuple[str, str], ...] = (
     ("couch", "sofa"), ("lounge sofa", "sofa"), ("television", "tv"), ("sedan", "car"), ("hatchback", "car"),
-    ("suv", "car"), ("taxi", "taxi car"), ("police", "police car"), ("common tree", "tree"), ("rocks", "rock"),
+    ("suv", "car"), ("taxi", "taxi car"), ("police", "police car"), ("common tree", "tree"),
+    ("rocks", "rock"),
     ("stone", "rock"), ("oak", "oak tree"), ("houseplant", "potted plant"), ("chest", "treasure chest"),
     ("armchair", "chair"), ("building", "house"), ("hut", "house"), ("cottage", "house"), ("box", "crate"),
     ("blaster", "sci-fi gun"), ("ship", "boat"), ("longsword", "sword"), ("toadstool", "mushroom"),
@@ -160,7 +161,8 @@ def clean_caption(caption: str) -> str:
 
 _COLORS: dict[str, tuple[int, int, int]] = {
     "red": (200, 45, 45), "dark red": (120, 30, 35), "orange": (235, 130, 40), "yellow": (245, 205, 65),
-    "gold": (205, 160, 60), "green": (70, 165, 75), "dark green": (35, 90, 55), "light green": (150, 210, 110),
+    "gold": (205, 160, 60), "green": (70, 165, 75), "dark green": (35, 90, 55),
+    "light green": (150, 210, 110),
     "teal": (50, 165, 155), "light blue": (130, 195, 235), "blue": (60, 110, 205), "dark blue": (35, 50, 110),
     "purple": (125, 75, 170), "pink": (240, 150, 180), "brown": (130, 85, 55), "dark brown": (80, 52, 40),
     "beige": (215, 185, 145), "white": (238, 238, 238), "light grey": (190, 192, 196),
@@ -181,7 +183,13 @@ def color_words(prop: Prop, minimum_share: float = 0.25) -> tuple[str, ...]:
     return tuple(COLOR_WORDS[i] for i in order if share[i] >= minimum_share)
 
 
-_MATERIAL_WORDS = (("wood", "wooden"), ("stone", "stone"), ("metal", "metal"), ("gold", "golden"), ("glass", "glass"))
+_MATERIAL_WORDS = (
+    ("wood", "wooden"),
+    ("stone", "stone"),
+    ("metal", "metal"),
+    ("gold", "golden"),
+    ("glass", "glass"),
+)
 _PACK_WORDS: tuple[tuple[str, str], ...] = (
     ("medieval", "medieval"), ("castle", "medieval"), ("dungeon", "dungeon"), ("space", "sci-fi"),
     ("sci_fi", "sci-fi"), ("cyberpunk", "cyberpunk"), ("pirate", "pirate"), ("graveyard", "spooky"),
@@ -235,7 +243,9 @@ def recolored(prop: Prop, generator: np.random.Generator) -> Prop:
     base = " ".join(w for w in clean_caption(prop.caption).split() if w not in " ".join(COLOR_WORDS).split())
     # A turned wood is no wood any more: keep what the colour does not contradict.
     known = np.where(prop.metallic > 0.5, 0.0, prop.material_known).astype(np.float32)
-    return replace(turned, caption=f"{words[0]} {base}" if words else base, pack="", materials=(), material_known=known)
+    return replace(
+        turned, caption=f"{words[0]} {base}" if words else base, pack="", materials=(), material_known=known
+    )
 
 
 _REMATERIALS: tuple[tuple[str, tuple[int, int, int], float, float, float], ...] = (
@@ -251,12 +261,20 @@ _REMATERIALS: tuple[tuple[str, tuple[int, int, int], float, float, float], ...] 
 
 
 def rematerialed(prop: Prop, generator: np.random.Generator) -> Prop:
-    """The object made of one other material: colour, metallic and roughness follow, and the caption says so."""
+    """The object made of one other material: colour, metallic, roughness and the caption follow."""
     word, color, metallic, roughness, contrast = _REMATERIALS[generator.integers(len(_REMATERIALS))]
     light = prop.colors.astype(np.float32).mean(1, keepdims=True) / 255
     gain = 1 + contrast * (light - light.mean())
     colors = np.clip(np.array(color, np.float32) * gain, 0, 255).astype(np.uint8)
-    drop = set(" ".join(COLOR_WORDS).split()) | {"wood", "wooden", "stone", "metal", "golden", "iron", "silver"}
+    drop = set(" ".join(COLOR_WORDS).split()) | {
+        "wood",
+        "wooden",
+        "stone",
+        "metal",
+        "golden",
+        "iron",
+        "silver",
+    }
     base = " ".join(w for w in clean_caption(prop.caption).split() if w not in drop) or "object"
     constant = np.ones_like(prop.metallic)
     return replace(

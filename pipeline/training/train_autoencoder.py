@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from pipeline.multiview.autoencoder import DOWNSAMPLING, GBufferAutoencoder
 from pipeline.multiview.codec import ALPHA, COLOR, HEIGHT, METALLIC, NORMAL, ROUGHNESS
 from pipeline.training.props import Prop, is_asked_for, load_props, recolored, rematerialed
 from pipeline.training.views import cameras_of, network_images, training_poses
-from pipeline.training.weights import MasterWeights, warmup_cosine, working_dtype
+from pipeline.training.weights import MasterWeights, append_row, warmup_cosine, working_dtype
 
 
 @dataclass(frozen=True)
@@ -43,7 +42,7 @@ class AutoencoderTraining:
 def reconstruction_loss(
     image: Float[Tensor, "n 10 H W"], target: Float[Tensor, "n 10 H W"], known: Float[Tensor, "n 1 H W"]
 ) -> Tensor:
-    """L1 on covered pixels, weighted so that a degree of normal, a grey level and a pixel of outline count alike."""
+    """L1 on covered pixels; weights chosen so that no channel's error dwarfs the others'."""
     alpha = target[:, ALPHA] * 0.5 + 0.5
     weight = alpha / alpha.sum().clamp_min(1)
     distance = (image - target).abs()
@@ -134,7 +133,6 @@ def train_autoencoder(data: Path, out: Path, config: AutoencoderTraining, device
     weights.cast(dtype, keep=lambda name: name == "latent_norm")
     model.to(device, memory_format=torch.channels_last)
     rng = np.random.default_rng([config.seed, weights.steps])
-    log = (out / "autoencoder.jsonl").open("a", encoding="utf-8")
     start, first, last_save = time.monotonic(), weights.steps, time.monotonic()
     while (elapsed := time.monotonic() - start) < config.minutes * 60:
         image, known = _batch(props, config, rng)
@@ -161,8 +159,7 @@ def train_autoencoder(data: Path, out: Path, config: AutoencoderTraining, device
             weights.load_working(weights.masters)
             row = {"step": weights.steps, "seconds": round(elapsed), "loss": round(float(loss.detach()), 4)}
             row |= {k: round(v, 4) for k, v in metrics(restored.cpu(), validation).items()}
-            log.write(json.dumps(row) + "\n")
-            log.flush()
+            append_row(out / "autoencoder.jsonl", row)
         if time.monotonic() - last_save > 120:
             weights.save(checkpoint)
             last_save = time.monotonic()

@@ -9,7 +9,6 @@ from before the fall.
 
 from __future__ import annotations
 
-import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from pipeline.multiview.autoencoder import MATERIAL_LATENTS
 from pipeline.multiview.text import TextEncoder
 from pipeline.multiview.transformer import PATCH, MultiViewTransformer, ray_features
 from pipeline.training.latents import LatentCache
-from pipeline.training.weights import MasterWeights, working_dtype
+from pipeline.training.weights import MasterWeights, append_row, working_dtype
 from render.cameras import Cameras, orbit_pose
 
 
@@ -181,7 +180,11 @@ def validation_loss(
 def to_device(batch: Batch, device: torch.device) -> Batch:
     reference = None if batch.reference is None else batch.reference.to(device)
     return Batch(
-        batch.latents.to(device), batch.loss_mask.to(device), batch.rays.to(device), batch.text.to(device), reference
+        batch.latents.to(device),
+        batch.loss_mask.to(device),
+        batch.rays.to(device),
+        batch.text.to(device),
+        reference,
     )
 
 
@@ -214,7 +217,6 @@ def train_transformer(cache: Path, out: Path, config: TransformerTraining, devic
     weights.cast(dtype)
     rng = np.random.default_rng([config.seed, weights.steps])
     generator = torch.Generator().manual_seed(config.seed * 1_000_003 + weights.steps)
-    log = (out / "transformer.jsonl").open("a", encoding="utf-8")
     start = last_save = time.monotonic()
     first, samples, running = weights.steps, 0, 0.0
     while (fraction := (time.monotonic() - start) / (config.minutes * 60)) < 1:
@@ -235,8 +237,7 @@ def train_transformer(cache: Path, out: Path, config: TransformerTraining, devic
                    "views": views, "loss": round(running, 4)}  # fmt: skip
             row |= validation_loss(model, validation, config, dtype)
             weights.load_working(weights.masters)
-            log.write(json.dumps(row) + "\n")
-            log.flush()
+            append_row(out / "transformer.jsonl", row)
         if time.monotonic() - last_save > 300:
             # Once the rate falls, the checkpoint to resume from stays as it was, at full rate.
             falling = 1 - fraction < config.fall
@@ -250,5 +251,7 @@ def train_transformer(cache: Path, out: Path, config: TransformerTraining, devic
 def save_ema(model: MultiViewTransformer, weights: MasterWeights, out: Path) -> None:
     """Write the EMA weights as a diffusers model, fp32."""
     twin = MultiViewTransformer.from_config(model.config)
-    twin.load_state_dict({n: p.reshape(dict(twin.named_parameters())[n].shape) for n, p in weights.ema.items()})
+    twin.load_state_dict(
+        {n: p.reshape(dict(twin.named_parameters())[n].shape) for n, p in weights.ema.items()}
+    )
     twin.save_pretrained(out / "transformer")

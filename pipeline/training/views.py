@@ -8,6 +8,7 @@ needed instead of being stored.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import no_type_check
 
 import numba
 import numpy as np
@@ -25,6 +26,7 @@ _SUPERSAMPLING = 2
 
 
 @numba.njit(cache=True)
+@no_type_check
 def _resolve(
     face: NDArray[np.int32],
     barycentric: NDArray[np.float32],
@@ -159,7 +161,7 @@ def reference_azimuth(generator: np.random.Generator) -> float:
 def reference_picture(
     prop: Prop, azimuth_deg: float, size: int, generator: np.random.Generator
 ) -> UInt8[np.ndarray, "H W 4"]:
-    """A shaded picture such as a user has: random lights, elevation and field of view, cut out, filling the frame.
+    """A shaded picture such as a user has: random light, elevation and field of view, filling the frame.
 
     Lambert and Blinn-Phong under one to three directional lights and a two-tone
     sky; sRGB, straight alpha, black where alpha is 0.

@@ -8,6 +8,7 @@ matrices, one row per output channel), the rest with AdamW.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -31,6 +32,12 @@ def warmup_cosine(step: int, warmup_steps: int, total_steps: int, floor: float =
         return (step + 1) / warmup_steps
     done = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
     return floor + (1 - floor) * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def append_row(path: Path, row: dict[str, float | int]) -> None:
+    """Add a line to a training log (JSON lines)."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
 
 
 class MasterWeights:

@@ -1,0 +1,116 @@
+"""Training end to end on two boxes: parts run, resume, and lower their losses."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pipeline.multiview.pipeline import load
+from pipeline.multiview.transformer import MultiViewTransformer
+from pipeline.training.train import run
+from pipeline.training.train_transformer import (
+    Batch,
+    TransformerTraining,
+    draw_noise_levels,
+    flow_matching_loss,
+    rays_of,
+)
+from pipeline.training.weights import MasterWeights, warmup_cosine
+from render.errors import InputError
+from tests.pipeline.training.test_props import write_pack
+
+
+def test_masters_follow_an_exact_problem_and_resume(tmp_path: Path) -> None:
+    def build() -> tuple[torch.nn.Linear, MasterWeights]:
+        torch.manual_seed(0)
+        model = torch.nn.Linear(8, 8)
+        return model, MasterWeights(
+            model, use_muon=lambda name, p: p.ndim == 2, learning_rate=0.2, muon_learning_rate=0.2,
+            weight_decay=0.0, ema_decay=0.9,
+        )  # fmt: skip
+
+    target = torch.randn(8, 8, generator=torch.Generator().manual_seed(1))
+
+    def step(model: torch.nn.Linear, weights: MasterWeights) -> float:
+        x = torch.eye(8)
+        loss = (model(x) - target).square().mean()
+        loss.backward()
+        weights.step(1.0)
+        return float(loss.detach())
+
+    model, weights = build()
+    first = step(model, weights)
+    for _ in range(20):
+        step(model, weights)
+    weights.save(tmp_path / "w.safetensors")
+    expected = [step(model, weights) for _ in range(5)]
+    assert expected[-1] < first / 2
+    model, weights = build()
+    weights.load(tmp_path / "w.safetensors")
+    # The optimisers' state is restored too, so the resumed run is the same run.
+    np.testing.assert_allclose([step(model, weights) for _ in range(5)], expected, rtol=1e-5)
+
+
+def test_schedule_warms_up_and_falls() -> None:
+    rates = [warmup_cosine(s, 10, 100) for s in range(101)]
+    assert rates[0] == 0.1
+    assert max(rates) == rates[10] == 1.0
+    assert rates[100] == pytest.approx(0.02)
+
+
+def test_clean_views_have_no_noise_and_never_all_of_them() -> None:
+    config = TransformerTraining(clean_views_share=1.0)
+    sigma, clean = draw_noise_levels(500, 4, config, torch.Generator().manual_seed(0))
+    assert (sigma[clean == 1] == 0).all()
+    assert (sigma[clean == 0] > 0).all()
+    counts = clean.sum(1)
+    assert counts.min() >= 1
+    assert counts.max() <= 3
+
+
+def test_loss_ignores_unknown_materials_and_clean_views() -> None:
+    torch.manual_seed(0)
+    model = MultiViewTransformer(width=32, depth=2, heads=2, reference_depth=1)
+    latents = torch.randn(1, 2, 16, 16, 16)
+    mask = torch.ones_like(latents)
+    mask[:, :, -2:] = 0
+    rays = rays_of(np.array([[[0.0, 15.0], [90.0, 15.0]]]), 8)
+    batch = Batch(latents, mask, rays, torch.zeros(1, 4, 384), None)
+    noise = torch.randn_like(latents)
+    sigma, clean = torch.tensor([[0.5, 0.0]]), torch.tensor([[0.0, 1.0]])
+    with torch.no_grad():
+        loss = flow_matching_loss(model, batch, sigma, clean, noise, torch.float32)
+    # A fresh network predicts zero velocity, so the loss is the mean square of what counts.
+    expected = (noise - latents)[:, 0, :14].square().mean()
+    torch.testing.assert_close(loss, expected)
+
+
+def test_turning_the_world_with_the_reference_changes_rays_only_by_azimuth() -> None:
+    straight = rays_of(np.array([[[10.0, 15.0]]]), 8)
+    turned = rays_of(np.array([[[370.0, 15.0]]]), 8)
+    torch.testing.assert_close(straight, turned, atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
+    write_pack(tmp_path / "props", 6)
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"data: {tmp_path / 'props'}\n"
+        "autoencoder: {minutes: 0.05, crop: 32}\n"
+        "transformer: {minutes: 0.1, width: 32, depth: 2, heads: 2, views_per_batch: 8}\n"
+    )
+    out = tmp_path / "run"
+    run(recipe, out=out, device="cpu")
+    assert load(out / "pipeline").transformer.config["width"] == 32
+    with pytest.raises(InputError, match="--resume"):
+        run(recipe, out=out, device="cpu")
+    before = int(load_file(out / "transformer-falling.safetensors")["steps"])
+    shutil.copy(out / "transformer-falling.safetensors", out / "transformer.safetensors")
+    run(recipe, out=out, resume=True, device="cpu")
+    assert int(load_file(out / "transformer-falling.safetensors")["steps"]) > before > 0

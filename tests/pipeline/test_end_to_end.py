@@ -29,7 +29,7 @@ QUICK = build(
         "distillation": {},
         "surface": {"view_size": 96, "max_voxels": 150_000},
         "mesh": {"polycount": 800},
-        "bake": {"texture_size": 256},
+        "bake": {"texture_size": 512},
         "preview": {"size_px": 96, "turntable_frames": 3, "turntable_size_px": 64},
     },
 )

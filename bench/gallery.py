@@ -4,8 +4,8 @@
     python bench/gallery.py --preset draft --only 5
     python bench/gallery.py --docs             # and docs/gallery.md with its picture
 
-Nothing is picked: seed 0 for all. A finished item is not made again. Prints one line per item, and whether every
-one ended in a valid, watertight GLB; exits with 1 when one did not.
+Nothing is picked: seed 0 for all. A finished item is not made again. Prints one line per item, and
+whether every one ended in a valid, watertight GLB; exits with 1 when one did not.
 """
 
 from __future__ import annotations

@@ -140,7 +140,7 @@ def fit(
         rendered = field.render(views.cameras[chosen])
         loss = gbuffer_loss(rendered, views.gbuffer[chosen], config.weights, confidence[chosen])
         losses.append(float(loss.detach()))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         if guidance is not None and step >= config.steps:
             at = step - config.steps
             if at % config.guidance_reuse_steps == 0 or cameras is None:
@@ -151,7 +151,7 @@ def fit(
                 objective = guidance.objective(seen.detach(), cameras, at / guided_steps, generator)
             opinion = config.guidance_weight * objective(seen)
             guidance_losses.append(float(opinion.detach()))
-            opinion.backward()  # type: ignore[no-untyped-call]
+            opinion.backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         for group in optimizer.param_groups:

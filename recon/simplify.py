@@ -6,7 +6,8 @@ a limit on how far a face may turn. Our own kernel, because neither Open3D's nor
 fast-simplification's collapse guarantees the first. On the seven shapes of
 `bench/surface.py` (noise 0.01; 100,000 to 300,000 triangles to 6,000, one core)
 fast-simplification took 0.1 to 0.4 s and left all seven not manifold; Open3D took
-1.2 to 3.5 s, ours 0.5 to 1.4 s, both manifold and equally close to the shape.
+1.2 to 3.5 s, ours 0.5 to 1.4 s, both manifold, with the same F-score; Open3D's
+normals were 0.7 to 1.5 degrees truer.
 """
 
 from __future__ import annotations

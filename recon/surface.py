@@ -14,7 +14,7 @@ props; F-score at 1 % of the diagonal, mean, with the worst in brackets; normals
 
 All were watertight and manifold. On fields seeded from ten such views `tsdf` also
 leaves dozens of small handles where `poisson` has the right genus. On clean views
-of thin things and sharp edges `tsdf` has the truer normals, and takes less time.
+of thin things and sharp edges `tsdf` has the truer normals.
 """
 
 from __future__ import annotations

@@ -75,8 +75,12 @@ def package(data: Path, run_folder: Path, folder: Path) -> None:
         FlowMatchEulerDiscreteScheduler(shift=SAMPLING_SHIFT),
     )
     save(pipeline, partial)
-    shutil.rmtree(folder, ignore_errors=True)
-    partial.replace(folder)
+    for file in partial.rglob("*"):
+        if file.is_file():
+            file.chmod(0o644)
+    # File by file: a model card that is already in the folder stays.
+    shutil.copytree(partial, folder, dirs_exist_ok=True)
+    shutil.rmtree(partial)
 
 
 SAMPLING_SHIFT = 2.0

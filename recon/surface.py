@@ -178,8 +178,8 @@ def averaged(
 ) -> tuple[Float[np.ndarray, "m 3"], Float[np.ndarray, "m 3"]]:
     """Mean point and normal of every grid cell of side `cell`, apart for each of six main directions.
 
-    A surface point is seen by ten cameras; their mean has a third of the noise, and Poisson takes a
-    fifth of the time. Keeping directions apart keeps the two sides of a thin plate apart.
+    A surface point is seen by ten cameras; their mean has a third of the noise, and Poisson has
+    fewer points to solve for. Keeping directions apart keeps the two sides of a thin plate apart.
     """
     axis = np.abs(normals).argmax(1)
     side = 2 * axis + (np.take_along_axis(normals, axis[:, None], 1)[:, 0] > 0)

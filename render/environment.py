@@ -122,25 +122,25 @@ def _radiance(name: str, directions: NDArray[np.float32]) -> NDArray[np.float64]
             room = 0.30 + 0.22 * _smoothstep(-0.2, 1.0, up)
             floor = 0.26 * _smoothstep(0.05, -0.6, up)
             out = (room + floor) * np.array([1.0, 0.995, 0.985])
-            out += 6.5 * _soft_box(d, -48, 40, (0.50, 0.50), 0.10) * np.array([1.0, 0.975, 0.94])
-            out += 1.5 * _soft_box(d, 62, 22, (0.36, 0.62), 0.12) * np.array([0.93, 0.97, 1.0])
-            out += 2.2 * _soft_box(d, 10, 84, (0.60, 0.60), 0.20)
-            out += 3.4 * _soft_box(d, 158, 28, (0.16, 0.70), 0.07) * np.array([0.96, 0.98, 1.0])
-            out += 2.2 * _soft_box(d, -150, 24, (0.14, 0.70), 0.07) * np.array([1.0, 0.98, 0.95])
+            out += 6.5 * _soft_box(d, -48.0, 40.0, (0.50, 0.50), 0.10) * np.array([1.0, 0.975, 0.94])
+            out += 1.5 * _soft_box(d, 62.0, 22.0, (0.36, 0.62), 0.12) * np.array([0.93, 0.97, 1.0])
+            out += 2.2 * _soft_box(d, 10.0, 84.0, (0.60, 0.60), 0.20)
+            out += 3.4 * _soft_box(d, 158.0, 28.0, (0.16, 0.70), 0.07) * np.array([0.96, 0.98, 1.0])
+            out += 2.2 * _soft_box(d, -150.0, 24.0, (0.14, 0.70), 0.07) * np.array([1.0, 0.98, 0.95])
         case "sunset":
             zenith, horizon = np.array([0.20, 0.30, 0.52]), np.array([1.05, 0.62, 0.42])
             ground = np.array([0.30, 0.24, 0.21])
             sky = horizon + (zenith - horizon) * _smoothstep(0.0, 0.75, np.maximum(up, 0)) ** 0.6
             out = sky + (ground - sky) * _smoothstep(0.02, -0.10, up)
-            out += 1.4 * _glow(d, -58, 14, 5.0) * np.array([1.0, 0.55, 0.25])
-            out += 42.0 * _glow(d, -58, 20, 120.0) * np.array([1.0, 0.72, 0.42])
-            out += 0.25 * _glow(d, 120, 30, 2.0) * np.array([0.6, 0.75, 1.0])
+            out += 1.4 * _glow(d, -58.0, 14.0, 5.0) * np.array([1.0, 0.55, 0.25])
+            out += 42.0 * _glow(d, -58.0, 20.0, 120.0) * np.array([1.0, 0.72, 0.42])
+            out += 0.25 * _glow(d, 120.0, 30.0, 2.0) * np.array([0.6, 0.75, 1.0])
         case "overcast":
             # CIE standard overcast sky: (1 + 2 sin elevation) / 3 of the zenith, over a grey ground.
             sky = (1 + 2 * np.maximum(up, 0)) / 3 * np.array([0.95, 0.99, 1.05])
             ground = np.array([0.26, 0.25, 0.235])
             out = sky + (ground - sky) * _smoothstep(0.02, -0.06, up)
-            out += 0.55 * _glow(d, -35, 55, 6.0)
+            out += 0.55 * _glow(d, -35.0, 55.0, 6.0)
         case _:
             raise InputError(
                 f"Unknown environment {name!r}; choose one of {', '.join(get_args(EnvironmentName))}."

@@ -249,7 +249,7 @@ def _draw(
             noise = np.float32(52.9829189) * (
                 (np.float32(0.06711056) * column + np.float32(0.00583715) * row) % 1
             )
-            noise = noise - np.floor(noise)
+            noise = np.float32(0.01) + np.float32(0.98) * (noise - np.floor(noise))  # whole values stay
             alpha = np.float32(1.0) - behind if transparent else np.float32(1.0)
             for c in range(3):
                 value = total[c] / subsamples
@@ -283,11 +283,16 @@ class _Placement:
         return replace(cameras, c2w=c2w, intrinsics=intrinsics)
 
 
-def _placement_of(scene: Scene) -> _Placement:
+def _used_vertices(scene: Scene) -> Float[np.ndarray, "V 3"]:
+    """float64 positions that some triangle names."""
     used = [part.mesh.vertices[np.unique(part.mesh.faces)] for part in scene.parts if len(part.mesh.faces)]
     if not used:
         raise InputError("The scene has no triangles, so there is nothing to draw.")
-    vertices = np.concatenate(used).astype(np.float64)
+    return np.concatenate(used).astype(np.float64)
+
+
+def _placement_of(scene: Scene) -> _Placement:
+    vertices = _used_vertices(scene)
     center = (vertices.min(0) + vertices.max(0)) / 2
     radius = float(np.linalg.norm(vertices - center, axis=1).max())
     if not np.isfinite(radius) or radius <= 0:
@@ -439,8 +444,7 @@ def frame_cameras(
     """
     width, height = (size, size) if isinstance(size, int) else size
     place = _placement_of(scene)
-    vertices = np.concatenate([part.mesh.vertices for part in scene.parts if len(part.mesh.faces)])
-    points = torch.from_numpy(((vertices - place.center) / place.radius).astype(np.float32))
+    points = torch.from_numpy(((_used_vertices(scene) - place.center) / place.radius).astype(np.float32))
     azimuths = torch.tensor(list(azimuths_deg), dtype=torch.float32)
     unit = orbit_pose(azimuths, torch.full_like(azimuths, float(elevation_deg)), 1.0)[:, :3, :3]
     slope_y = float(np.tan(np.deg2rad(fov_deg) / 2)) * (1 - 2 * margin)

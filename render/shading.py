@@ -85,6 +85,10 @@ def shade(
     open_lobe = (n_dot_v + lit) ** (np.float32(2.0) ** (-16 * rough - 1)) - 1 + lit
     open_lobe = min(max(open_lobe, np.float32(0.0)), np.float32(1.0))
 
+    single_dielectric = _F0 * scale + bias
+    average = _F0 + (np.float32(1.0) - _F0) * np.float32(1.0 / 21.0)
+    multiple_dielectric = single_dielectric * average / (np.float32(1.0) - average * lost) * lost
+    below = np.float32(1.0) - single_dielectric - multiple_dielectric
     c0, c1, c2 = np.float32(0.282095), np.float32(0.488603), np.float32(1.092548)
     for c in range(3):
         irradiance = c0 * sh[0, c] + c1 * (sh[1, c] * ny + sh[2, c] * ez + sh[3, c] * ex)
@@ -93,11 +97,12 @@ def shade(
         irradiance += np.float32(0.546274) * sh[8, c] * (ex * ex - ny * ny)
         irradiance = max(irradiance, np.float32(0.0))
         color = surface[COLOR + c]
-        f0 = _F0 + (color - _F0) * metal
-        single_scatter = f0 * scale + bias
-        average = f0 + (np.float32(1.0) - f0) * np.float32(1.0 / 21.0)
-        multiple = single_scatter * average / (np.float32(1.0) - average * lost) * lost
-        diffuse = color * (np.float32(1.0) - metal) * (np.float32(1.0) - single_scatter - multiple)
+        # A mixture of a dielectric and a metal (glTF 2.0, appendix B.3.5), each of which keeps its energy.
+        single_scatter = (_F0 + (color - _F0) * metal) * scale + bias
+        average = color + (np.float32(1.0) - color) * np.float32(1.0 / 21.0)
+        multiple_metal = (color * scale + bias) * average / (np.float32(1.0) - average * lost) * lost
+        multiple = multiple_dielectric + (multiple_metal - multiple_dielectric) * metal
+        diffuse = color * (np.float32(1.0) - metal) * below
         # Light that bounces between bright walls brightens their creases (Jimenez et al. 2016, Eq. 10).
         a = min(share[c], cavity)
         bounce = (

@@ -200,21 +200,17 @@ def octa_sample(
 ) -> None:
     """Add `weight` times the bilinear sample of `maps[level]` in a unit direction to `out[0:3]`."""
     size = maps.shape[1]
-    scale = np.float32(1.0) / (abs(x) + abs(y) + abs(z))
+    side, half, one = np.float32(size), np.float32(0.5), np.float32(1.0)
+    scale = one / (abs(x) + abs(y) + abs(z))
     u, v = x * scale, z * scale
     if y < 0.0:
         folded = (np.float32(1.0) - abs(v)) * (np.float32(1.0) if u >= 0.0 else np.float32(-1.0))
         v = (np.float32(1.0) - abs(u)) * (np.float32(1.0) if v >= 0.0 else np.float32(-1.0))
         u = folded
     # Clamped at the border, where the map continues mirrored: an error of half a texel around -Y.
-    px = min(
-        max((u * np.float32(0.5) + np.float32(0.5)) * size - np.float32(0.5), np.float32(0.0)),
-        size - np.float32(1.001),
-    )
-    py = min(
-        max((v * np.float32(0.5) + np.float32(0.5)) * size - np.float32(0.5), np.float32(0.0)),
-        size - np.float32(1.001),
-    )
+    last = np.float32(size - 1.001)
+    px = min(max((u * half + half) * side - half, np.float32(0.0)), last)
+    py = min(max((v * half + half) * side - half, np.float32(0.0)), last)
     column, row = int(px), int(py)
     fx, fy = np.float32(px - column), np.float32(py - row)
     w11 = fx * fy * weight

@@ -22,8 +22,8 @@ from render.cameras import Cameras, look_at
 from render.environment import Environment, octa_sample
 from render.rasterize import Cutouts, rasterize
 
-DIRECTIONS = 128
-"""Over the whole sphere; the 69 of them that do not point into the floor get a map. With fewer, the sun's
+DIRECTIONS = 96
+"""Over the whole sphere; the 52 of them that do not point into the floor get a map. With fewer, the sun's
 shadow falls apart into steps."""
 MAP_SIZE = 256
 _FAR = np.float32(1e6)
@@ -33,7 +33,7 @@ _RAMP = np.float32(0.02)
 """Depth, in radii of the object, over which a blocker becomes opaque: softens the steps between maps."""
 _NORMAL_OFFSET = np.float32(0.016)
 """Points are lifted by about two map texels, so that a surface does not shadow itself."""
-_BLUR = 6
+_BLUR = 5
 """Texels of the floor's shadow that its blur reaches to each side."""
 _FLOOR_REACH = np.float32(0.35)
 """Height, in radii, at which light reflected by the floor has lost the object's own shadow."""
@@ -141,7 +141,7 @@ def lit_share(
     open_floor = min(np.float32(0.25) + np.float32(0.75) * height / _FLOOR_REACH, np.float32(1.0))
     all_r, all_g, all_b = np.float32(1e-6), np.float32(1e-6), np.float32(1e-6)
     lit_r, lit_g, lit_b = np.float32(1e-6), np.float32(1e-6), np.float32(1e-6)
-    half = np.float32(0.5) * size
+    half = np.float32(0.5 * size)
     for index in range(directions.shape[0]):
         dx, dy, dz = directions[index, 0], directions[index, 1], directions[index, 2]
         cosine = dx * nx + dy * ny + dz * nz
@@ -163,20 +163,13 @@ def lit_share(
             share = np.float32(1.0)
             if x >= 0.0 and y >= 0.0 and column < size - 1 and row < size - 1:
                 fx, fy = np.float32(x - column), np.float32(y - row)
-                inverse = np.float32(1.0) / _RAMP
-                s00 = min(
-                    max((depths[index, row, column] - depth) * inverse + 1, np.float32(0)), np.float32(1)
-                )
-                s01 = min(
-                    max((depths[index, row, column + 1] - depth) * inverse + 1, np.float32(0)), np.float32(1)
-                )
-                s10 = min(
-                    max((depths[index, row + 1, column] - depth) * inverse + 1, np.float32(0)), np.float32(1)
-                )
-                s11 = min(
-                    max((depths[index, row + 1, column + 1] - depth) * inverse + 1, np.float32(0)),
-                    np.float32(1),
-                )
+                one, none = np.float32(1.0), np.float32(0.0)
+                behind = one - depth / _RAMP
+                line, below = depths[index, row], depths[index, row + 1]
+                s00 = min(max(line[column] / _RAMP + behind, none), one)
+                s01 = min(max(line[column + 1] / _RAMP + behind, none), one)
+                s10 = min(max(below[column] / _RAMP + behind, none), one)
+                s11 = min(max(below[column + 1] / _RAMP + behind, none), one)
                 top = s00 + (s01 - s00) * fx
                 share = top + (s10 + (s11 - s10) * fx - top) * fy
         lit_r, lit_g, lit_b = lit_r + r * share, lit_g + g * share, lit_b + b * share

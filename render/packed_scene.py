@@ -270,9 +270,9 @@ def surface_at(
             tx, ty, tz = tx * inverse, ty * inverse, tz * inverse
             # A normal that was turned to face the eye turns the cross product; the bitangent stays.
             hand = turn if tangents[i0, 3] >= 0.0 else -turn
-            mx = out[SHADING_NORMAL] * 2 - np.float32(1.0)
-            my = (out[SHADING_NORMAL + 1] * 2 - np.float32(1.0)) * hand
-            mz = out[SHADING_NORMAL + 2] * 2 - np.float32(1.0)
+            mx = out[SHADING_NORMAL] * np.float32(2.0) - np.float32(1.0)
+            my = (out[SHADING_NORMAL + 1] * np.float32(2.0) - np.float32(1.0)) * hand
+            mz = out[SHADING_NORMAL + 2] * np.float32(2.0) - np.float32(1.0)
             sx = mx * tx + my * (ny * tz - nz * ty) + mz * nx
             sy = mx * ty + my * (nz * tx - nx * tz) + mz * ny
             sz = mx * tz + my * (nx * ty - ny * tx) + mz * nz

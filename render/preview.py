@@ -53,7 +53,7 @@ _KERNEL_MODE: dict[Mode, int] = {
     "metallic": _METALLIC,
 }
 _ENCODE_STEPS = 16384
-_FLOOR_SIZE = 96
+_FLOOR_SIZE = 80
 _FLOOR_REACH = 1.8
 """Half the side of the square of floor that may be in shadow, in radii of the object."""
 _FLOOR_STRENGTH = np.float32(0.85)
@@ -143,6 +143,7 @@ def _draw(
         color = np.empty(3, np.float32)
         total = np.empty(3, np.float32)
         done = np.empty(subsamples, np.bool_)
+        lit_face, lit_normal = -1, np.empty(3, np.float32)
         for column in range(width):
             total[:] = np.float32(0.0)
             covered, empty, floor_alpha = 0, 0, np.float32(0.0)
@@ -198,20 +199,35 @@ def _draw(
                 b = barycentric[r, q]
                 surface_at(scene, f, b[0], b[1], b[2], vx, vy, vz, np.log2(pixel), surface)
                 if view.mode == _SHADED or view.mode == _WIREFRAME:
-                    lit_share(
-                        occluders,
-                        view.lights,
-                        surface[POSITION],
-                        surface[POSITION + 1],
-                        surface[POSITION + 2],
-                        surface[FACE_NORMAL],
-                        surface[FACE_NORMAL + 1],
-                        surface[FACE_NORMAL + 2],
-                        surface[SHADING_NORMAL],
-                        surface[SHADING_NORMAL + 1],
-                        surface[SHADING_NORMAL + 2],
-                        share,
+                    # Soft light changes slowly: with 2x2 subsamples every second pixel takes its neighbour's,
+                    # when both see the same surface.
+                    steady = (
+                        lit_face >= 0
+                        and column % 2 == 1
+                        and fine <= 2
+                        and _same_surface(scene, face_normals, f, lit_face)
+                        and surface[SHADING_NORMAL] * lit_normal[0]
+                        + surface[SHADING_NORMAL + 1] * lit_normal[1]
+                        + surface[SHADING_NORMAL + 2] * lit_normal[2]
+                        > _SMOOTH
                     )
+                    if not steady:
+                        lit_face = f
+                        lit_normal[:] = surface[SHADING_NORMAL : SHADING_NORMAL + 3]
+                        lit_share(
+                            occluders,
+                            view.lights,
+                            surface[POSITION],
+                            surface[POSITION + 1],
+                            surface[POSITION + 2],
+                            surface[FACE_NORMAL],
+                            surface[FACE_NORMAL + 1],
+                            surface[FACE_NORMAL + 2],
+                            surface[SHADING_NORMAL],
+                            surface[SHADING_NORMAL + 1],
+                            surface[SHADING_NORMAL + 2],
+                            share,
+                        )
                     shade(
                         surface,
                         vx,
@@ -358,6 +374,7 @@ class PreviewRenderer:
         self.occluders = occluders_of(self.packed.vertices, self.packed.faces, self.cutouts)
         steps = np.linspace(0, 1, _ENCODE_STEPS, dtype=np.float32)
         self._encode = linear_to_srgb_np(steps)
+        self._behind: tuple[tuple[str, int, int], NDArray[np.float32]] | None = None
         self._lit_by: tuple[float, NDArray[np.float32], NDArray[np.float32]] | None = None
 
     def render(
@@ -366,7 +383,7 @@ class PreviewRenderer:
         """Pictures of every camera; straight alpha, 255 everywhere unless the background is transparent."""
         if not 1 <= supersample <= 8:
             raise InputError(f"supersample is {supersample}; it must be from 1 to 8.")
-        behind = background_linear(background, self.environment, cameras.width, cameras.height)
+        behind = self._background(background, cameras.width, cameras.height)
         placed = self.placement.cameras(cameras)
         out = np.empty((len(cameras), cameras.height, cameras.width, 4), np.uint8)
         for index in range(len(cameras)):
@@ -417,6 +434,12 @@ class PreviewRenderer:
             self._encode,
             out,
         )
+
+    def _background(self, name: str, width: int, height: int) -> NDArray[np.float32]:
+        key = (name, width, height)
+        if self._behind is None or self._behind[0] != key:
+            self._behind = (key, background_linear(name, self.environment, width, height))
+        return self._behind[1]
 
     def _light(self, yaw: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         if self._lit_by is None or self._lit_by[0] != yaw:

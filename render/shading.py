@@ -45,7 +45,7 @@ def shade(
     """
     nx, ny, nz = surface[SHADING_NORMAL], surface[SHADING_NORMAL + 1], surface[SHADING_NORMAL + 2]
     n_dot_v = nx * view_x + ny * view_y + nz * view_z
-    reflected = 2 * n_dot_v
+    reflected = n_dot_v + n_dot_v
     rx, ry, rz = reflected * nx - view_x, reflected * ny - view_y, reflected * nz - view_z
     if n_dot_v < 0.0:
         # Interpolated or mapped normals may turn away at a silhouette: reflect as at grazing incidence.
@@ -55,7 +55,7 @@ def shade(
     ex, ez = nx * yaw_cosine - nz * yaw_sine, nx * yaw_sine + nz * yaw_cosine
     rough, metal = surface[ROUGH], surface[METAL]
 
-    level = rough * (prefiltered.shape[0] - 1)
+    level = rough * np.float32(prefiltered.shape[0] - 1)
     low = min(int(level), prefiltered.shape[0] - 2)
     blend = np.float32(level - low)
     scratch[0], scratch[1], scratch[2] = np.float32(0.0), np.float32(0.0), np.float32(0.0)
@@ -63,8 +63,8 @@ def shade(
     octa_sample(prefiltered, low + 1, rx, ry, rz, blend, scratch)
 
     size = lut.shape[0]
-    x = min(max(n_dot_v * size - np.float32(0.5), np.float32(0.0)), np.float32(size - 1.001))
-    y = min(max(rough * size - np.float32(0.5), np.float32(0.0)), np.float32(size - 1.001))
+    x = min(max(n_dot_v * np.float32(size) - np.float32(0.5), np.float32(0.0)), np.float32(size - 1.001))
+    y = min(max(rough * np.float32(size) - np.float32(0.5), np.float32(0.0)), np.float32(size - 1.001))
     column, row = int(x), int(y)
     fx, fy = np.float32(x - column), np.float32(y - row)
     w11 = fx * fy
@@ -82,8 +82,11 @@ def shade(
     lit = min(
         share[0] * np.float32(0.2126) + share[1] * np.float32(0.7152) + share[2] * np.float32(0.0722), cavity
     )
-    open_lobe = (n_dot_v + lit) ** (np.float32(2.0) ** (-16 * rough - 1)) - 1 + lit
-    open_lobe = min(max(open_lobe, np.float32(0.0)), np.float32(1.0))
+    open_lobe = np.float32(1.0)
+    if lit < np.float32(0.99):
+        power = np.exp2(np.float32(-16.0) * rough - np.float32(1.0))
+        open_lobe = (n_dot_v + lit) ** power - np.float32(1.0) + lit
+        open_lobe = min(max(open_lobe, np.float32(0.0)), np.float32(1.0))
 
     single_dielectric = _F0 * scale + bias
     average = _F0 + (np.float32(1.0) - _F0) * np.float32(1.0 / 21.0)
@@ -93,7 +96,7 @@ def shade(
     for c in range(3):
         irradiance = c0 * sh[0, c] + c1 * (sh[1, c] * ny + sh[2, c] * ez + sh[3, c] * ex)
         irradiance += c2 * (sh[4, c] * ex * ny + sh[5, c] * ny * ez + sh[7, c] * ex * ez)
-        irradiance += np.float32(0.315392) * sh[6, c] * (3 * ez * ez - 1)
+        irradiance += np.float32(0.315392) * sh[6, c] * (np.float32(3.0) * ez * ez - np.float32(1.0))
         irradiance += np.float32(0.546274) * sh[8, c] * (ex * ex - ny * ny)
         irradiance = max(irradiance, np.float32(0.0))
         color = surface[COLOR + c]

@@ -91,15 +91,15 @@ def _bilinear(
     out: NDArray[np.float32],
     at: int,
 ) -> None:
-    x = (u - np.floor(u)) * width - np.float32(0.5)
-    y = (np.float32(1.0) - (v - np.floor(v))) * height - np.float32(0.5)
+    x = np.float32((u - np.floor(u)) * np.float32(width) - np.float32(0.5))
+    y = np.float32((np.float32(1.0) - (v - np.floor(v))) * np.float32(height) - np.float32(0.5))
     left, top = int(np.floor(x)), int(np.floor(y))
     fx, fy = np.float32(x - left), np.float32(y - top)
     x0 = left + width if left < 0 else (left - width if left >= width else left)
     y0 = top + height if top < 0 else (top - height if top >= height else top)
     x1 = 0 if x0 + 1 >= width else x0 + 1
     y1 = 0 if y0 + 1 >= height else y0 + 1
-    scale = np.float32(weight / 65535.0)
+    scale = weight * np.float32(1.0 / 65535.0)
     w11 = fx * fy * scale
     w01 = fx * scale - w11
     w10 = fy * scale - w11
@@ -135,16 +135,16 @@ def sample_map(
             for c in range(channels):
                 out[at + c] = texels[offset + c] * np.float32(1.0 / 65535.0)
         else:
-            _bilinear(texels, offset, width, height, channels, u, v, 1.0, out, at)
+            _bilinear(texels, offset, width, height, channels, u, v, np.float32(1.0), out, at)
         return
     lod = log2_uv_per_pixel + np.float32(0.5) * np.log2(np.float32(width * height))
     lod = min(max(lod, np.float32(0.0)), np.float32(levels - 1))
     level = int(lod)
-    fraction = lod - level
+    fraction = np.float32(lod - level)
     for _ in range(level):
         offset += width * height * channels
         width, height = max(1, width // 2), max(1, height // 2)
-    _bilinear(texels, offset, width, height, channels, u, v, 1.0 - fraction, out, at)
+    _bilinear(texels, offset, width, height, channels, u, v, np.float32(1.0) - fraction, out, at)
     if fraction > 0.0:
         offset += width * height * channels
         width, height = max(1, width // 2), max(1, height // 2)

@@ -8,6 +8,7 @@ same machine. MP4 has no transparency: there, transparent frames lie on white.
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -220,11 +221,13 @@ def turntable(
     paths: Path | Sequence[Path],
     config: TurntableConfig | None = None,
     *,
+    renderer: PreviewRenderer | None = None,
     progress: Progress = silent,
 ) -> list[Path]:
     """Render one turn and write it to every path: `.mp4`, `.webp`, `.gif`, or a folder (no suffix) of PNGs.
 
-    The camera moves towards growing azimuth, the light with it. Raises `InputError` when a format is
+    The camera moves towards growing azimuth, the light with it. A `renderer` that already drew a still of
+    this scene saves its preparation; it then decides environment and mode. Raises `InputError` when a format is
     unknown, a folder cannot be written or there is no space; nothing half-written keeps a final name.
     """
     config = config or TurntableConfig()
@@ -234,7 +237,7 @@ def turntable(
     for path in targets:
         if path.suffix.lower() in _ENCODERS:
             sinks.append(_Encoded(path, config, size))
-        elif path.suffix == "":
+        elif not re.fullmatch(r"\.[A-Za-z0-9]{1,5}", path.suffix):
             sinks.append(_Frames(path))
         else:
             raise InputError(
@@ -244,7 +247,7 @@ def turntable(
             raise InputError(f"{path.parent}: there is no such folder to write {path.name} to.")
     azimuths = tuple(START_AZIMUTH_DEG + 360.0 * index / config.frames for index in range(config.frames))
     cameras = frame_cameras(scene, size, azimuths_deg=azimuths, elevation_deg=config.elevation_deg)
-    renderer = PreviewRenderer(scene, light=config.environment, mode=config.mode)
+    renderer = renderer or PreviewRenderer(scene, light=config.environment, mode=config.mode)
     with ExitStack() as stack:
         try:
             for sink in sinks:

@@ -73,6 +73,7 @@ def _resolve(
         total = np.empty(9, np.float32)
         fx, fy = intrinsics[c, 0], intrinsics[c, 1]
         cx, cy = intrinsics[c, 2], intrinsics[c, 3]
+        one, half, fine = np.float32(1.0), np.float32(0.5), np.float32(supersample)
         for column in range(width):
             covered = 0
             total[:] = np.float32(0.0)
@@ -84,10 +85,10 @@ def _resolve(
                     continue
                 z = depth[c, r, q]
                 vx, vy, vz = c2w[c, 0, 2], c2w[c, 1, 2], c2w[c, 2, 2]
-                pixel = np.float32(1.0) / (fx * supersample)
+                pixel = one / (fx * fine)
                 if perspective:
-                    x = -((q + np.float32(0.5)) / supersample - cx) / fx
-                    y = ((r + np.float32(0.5)) / supersample - cy) / fy
+                    x = -((q + half) / fine - cx) / fx
+                    y = ((r + half) / fine - cy) / fy
                     vx += x * c2w[c, 0, 0] + y * c2w[c, 0, 1]
                     vy += x * c2w[c, 1, 0] + y * c2w[c, 1, 1]
                     vz += x * c2w[c, 2, 0] + y * c2w[c, 2, 1]

@@ -21,8 +21,10 @@ from render.gltf_file import GltfFile, read_gltf
 from render.gltf_material import MaterialReader, UvMapping
 from render.scene import Material, Mesh, Part, Scene
 
-_MAX_NODES = 200_000
-_MAX_TRIANGLES = 10_000_000
+_MAX_NODES = 100_000
+_MAX_PARTS = 20_000
+_MAX_PLACED = {"triangles": 10_000_000, "vertices": 20_000_000, "meshes": _MAX_PARTS}
+"""In the whole scene: a small file may place one mesh many times."""
 _UNDERSTOOD = (
     "KHR_materials_",
     "KHR_texture_transform",
@@ -32,6 +34,7 @@ _UNDERSTOOD = (
     "KHR_xmp",
     "KHR_animation_pointer",
 )
+_POSE = frozenset(("matrix", "translation", "rotation", "scale"))
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 
 
@@ -46,18 +49,21 @@ def load_scene(path: Path) -> Scene:
             )
     materials = MaterialReader(file)
     meshes: dict[int, list[tuple[Mesh, Material]]] = {}
-    parts: list[Part] = []
-    triangles = 0
-    for index, matrix in _placed_meshes(file):
+    placed = _placed_meshes(file)
+    totals = {"triangles": 0, "vertices": 0, "meshes": 0}
+    for index, _ in placed:
         if index not in meshes:
             meshes[index] = _read_mesh(file, index, materials)
+        totals["triangles"] += sum(len(mesh.faces) for mesh, _ in meshes[index])
+        totals["vertices"] += sum(len(mesh.vertices) for mesh, _ in meshes[index])
+        totals["meshes"] += len(meshes[index])
+        for what, limit in _MAX_PLACED.items():
+            if totals[what] > limit:
+                raise InputError(f"{file.name}: has over {limit} {what}, more than are read; simplify it.")
+    parts = []
+    for index, matrix in placed:
         name = file.items("meshes")[index].get("name")
         for mesh, material in meshes[index]:
-            triangles += len(mesh.faces)
-            if triangles > _MAX_TRIANGLES:
-                raise InputError(
-                    f"{file.name}: has over {_MAX_TRIANGLES} triangles, more than are read; simplify it."
-                )
             part_name = name if isinstance(name, str) and name else f"mesh{index}"
             parts.append(Part(_transformed(file, mesh, matrix, index), material, part_name))
     if not parts:
@@ -88,8 +94,10 @@ def _placed_meshes(file: GltfFile) -> list[tuple[int, NDArray[np.float64]]]:
         visited.add(index)
         if len(visited) > _MAX_NODES:
             file.fail("nodes", f"are more than the {_MAX_NODES} that are read", "simplify the asset")
-        with np.errstate(over="ignore", invalid="ignore"):
-            matrix = parent @ _local_matrix(file, node, here)
+        matrix = parent
+        if not _POSE.isdisjoint(node):
+            with np.errstate(over="ignore", invalid="ignore"):
+                matrix = parent @ _local_matrix(file, node, here)
         if not np.isfinite(matrix).all():
             file.fail(here, "has a transform that is not finite")
         if node.get("mesh") is not None:
@@ -137,12 +145,15 @@ def _read_mesh(file: GltfFile, index: int, materials: MaterialReader) -> list[tu
     primitives = entry.get("primitives")
     if not isinstance(primitives, list):
         file.fail(f"meshes[{index}]", "has no primitives")
-    out = []
+    if len(primitives) > _MAX_PARTS:
+        file.fail(f"meshes[{index}]", f"has over {_MAX_PARTS} primitives", "simplify the asset")
+    out: list[tuple[Mesh, Material]] = []
     for number, primitive in enumerate(primitives):
         here = f"meshes[{index}].primitives[{number}]"
         if not isinstance(primitive, dict):
             file.fail(here, "is not an object")
-        if file.integer(primitive, "mode", here, _TRIANGLES) in (_TRIANGLES, _STRIP, _FAN):
+        if file.integer(primitive, "mode", here, _TRIANGLES) in (_POSE = frozenset(("matrix", "translation", "rotation", "scale"))
+_TRIANGLES, _STRIP, _FAN):
             read = _read_primitive(file, primitive, here, materials)
             if read is not None:
                 out.append(read)

@@ -26,6 +26,8 @@ MAX_FILE_BYTES = 1 << 30
 MAX_JSON_BYTES = 64 << 20
 MAX_ELEMENTS = 20_000_000
 """Of one accessor: 240 MB of positions."""
+MAX_NUMBERS = 150_000_000
+"""Of all accessors together: 600 MB, ten million triangles with all attributes."""
 
 _GLB_MAGIC = b"glTF"
 _CHUNK_JSON, _CHUNK_BIN = 0x4E4F534A, 0x004E4942
@@ -50,6 +52,8 @@ class GltfFile:
     root: dict[str, Any]
     binary: bytes
     _buffers: dict[int, bytes]
+    _numbers: int = 0
+    """Read from accessors so far; the same accessor may be named often."""
 
     def fail(self, where: str, what: str, advice: str = "export the asset again") -> NoReturn:
         raise InputError(f"{self.name}: {where} {what}; {advice}.")
@@ -179,6 +183,9 @@ class GltfFile:
                 "simplify the asset",
             )
         width = _WIDTHS[kind]
+        self._numbers += count * width
+        if self._numbers > MAX_NUMBERS:
+            self.fail(here, f"brings all geometry over {MAX_NUMBERS} numbers", "simplify the asset")
         if entry.get("bufferView") is None:
             if "sparse" not in entry:
                 self.fail(here, "has no bufferView", "export the asset without mesh compression")

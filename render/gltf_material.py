@@ -14,11 +14,13 @@ from __future__ import annotations
 
 import io
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
+from numpy.typing import NDArray
 from PIL import Image
 
 from render.conventions import linear_to_srgb_np, srgb_to_linear_np
@@ -28,7 +30,9 @@ from render.scene import Material
 _MAX_SIDE = 16384
 _MAX_PIXELS = 8192 * 8192
 _MAX_ALL_PIXELS = 4 * _MAX_PIXELS
-_KEPT_SIDE = 4096
+_KEPT_SIDE, _KEPT_PIXELS, _SMALL_SIDE = 4096, 64_000_000, 512
+_MAX_NUMBERS = 250_000_000
+"""Of all maps of all materials: 1 GB."""
 _LEVELS = np.linspace(0, 1, 256, dtype=np.float32)
 
 
@@ -59,7 +63,8 @@ class MaterialReader:
         self.file = file
         self._images: dict[int, UInt8[np.ndarray, "H W 4"]] = {}
         self._materials: dict[int, tuple[Material, UvMapping]] = {}
-        self._pixels = 0
+        self._maps: dict[tuple[object, ...], NDArray[np.float32]] = {}
+        self._pixels = self._kept = self._numbers = 0
 
     def read(self, index: object) -> tuple[Material, UvMapping]:
         """The material at `index`, or glTF's default one for None."""
@@ -118,12 +123,16 @@ class MaterialReader:
         return (
             Material(
                 base_color_srgb=base,
-                metallic=_channel(rough_metal, 2, _LEVELS * metallic, metallic),
-                roughness=_channel(rough_metal, 1, _LEVELS * roughness, roughness),
-                normal=_normal(images.get("normal"), normal_scale),
+                metallic=self._map(_channel, rough_metal, 2, _LEVELS * np.float32(metallic), metallic),
+                roughness=self._map(_channel, rough_metal, 1, _LEVELS * np.float32(roughness), roughness),
+                normal=None
+                if "normal" not in images or normal_scale == 0
+                else self._map(_normal, images["normal"], normal_scale),
                 occlusion=None
                 if "occlusion" not in images
-                else (1 + strength * (_LEVELS - 1)).astype(np.float32)[images["occlusion"][..., 0]],
+                else self._map(
+                    _channel, images["occlusion"], 0, 1 + np.float32(strength) * (_LEVELS - 1), 1.0
+                ),
                 emissive_srgb=self._emissive(images.get("emissive"), entry, extensions, here),
                 opacity=opacity,
                 name=name if isinstance(name, str) and name else "material",
@@ -136,13 +145,13 @@ class MaterialReader:
     ) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "Ha Wa"] | None]:
         file = self.file
         factor = np.clip(file.vector(pbr, "baseColorFactor", here, (1.0, 1.0, 1.0, 1.0)), 0, 1)
-        base = _tinted(image, factor[:3].astype(np.float32))
+        base = self._map(_tinted, image, factor[:3].astype(np.float32))
         mode = entry.get("alphaMode", "OPAQUE")
         if mode not in ("OPAQUE", "MASK", "BLEND"):
             file.fail(f"{here}.alphaMode", f"is {str(mode)[:20]!r}, which glTF does not know")
         if mode == "OPAQUE":
             return base, None
-        alpha = _channel(image, 3, _LEVELS * np.float32(factor[3]), float(factor[3]))
+        alpha = self._map(_channel, image, 3, _LEVELS * np.float32(factor[3]), float(factor[3]))
         if mode == "BLEND":
             return base, None if float(alpha.max()) < 0.5 else alpha
         # Shifted so that the cut lies at 0.5, where `Material.opacity` has it.
@@ -160,7 +169,7 @@ class MaterialReader:
         factor = np.clip(file.vector(entry, "emissiveFactor", here, (0.0, 0.0, 0.0)), 0, None)
         strong = file.mapping(extensions, "KHR_materials_emissive_strength", here)
         factor = np.clip(factor * file.number(strong, "emissiveStrength", here, 1.0), 0, 1)
-        return _tinted(image, factor.astype(np.float32)) if factor.any() else None
+        return self._map(_tinted, image, factor.astype(np.float32)) if factor.any() else None
 
     def _mapping(self, info: dict[str, Any], here: str) -> UvMapping:
         file = self.file
@@ -223,9 +232,27 @@ class MaterialReader:
             except Exception:
                 # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more.
                 file.fail(here, "is a broken image")
-        while max(image.size) > _KEPT_SIDE:
+        while max(image.size) > _KEPT_SIDE or (
+            self._kept + image.width * image.height > _KEPT_PIXELS and max(image.size) > _SMALL_SIDE
+        ):
             image = image.reduce(2)
+        self._kept += image.width * image.height
         return np.asarray(image)
+
+    def _map(self, make: Callable[..., NDArray[np.float32]], image: Any, *how: Any) -> Any:
+        """What `make` makes of an image, once for all materials that want the same."""
+        key = (make, id(image), *(h.tobytes() if isinstance(h, np.ndarray) else h for h in how))
+        if image is None or key not in self._maps:
+            made = make(image, *how)
+            self._numbers += made.size
+            if self._numbers > _MAX_NUMBERS:
+                self.file.fail(
+                    "materials", f"hold over {_MAX_NUMBERS} numbers in textures", "use smaller ones"
+                )
+            if image is None:
+                return made
+            self._maps[key] = made
+        return self._maps[key]
 
 
 def _unit(value: float) -> float:
@@ -253,9 +280,7 @@ def _tinted(
     return out
 
 
-def _normal(image: UInt8[np.ndarray, "H W 4"] | None, scale: float) -> Float[np.ndarray, "Hn Wn 3"] | None:
-    if image is None or scale == 0:
-        return None
+def _normal(image: UInt8[np.ndarray, "H W 4"], scale: float) -> Float[np.ndarray, "Hn Wn 3"]:
     if scale == 1:
         return np.asarray(_LEVELS[image[..., :3]])
     normal = _LEVELS[image[..., :3]] * 2 - 1

@@ -94,7 +94,7 @@ def refusal(tmp_path: Path, data: bytes, name: str = "asset.glb") -> str:
     start = time.process_time()
     with pytest.raises(InputError) as caught:
         load(tmp_path, data, name)
-    assert time.process_time() - start < 5
+    assert time.process_time() - start < 10  # seconds, on a busy machine
     message = str(caught.value)
     assert "\n" not in message
     assert name in message
@@ -348,6 +348,37 @@ def broken(change: str) -> bytes:
             root["nodes"] = [{"children": [1], "scale": [1e29] * 3}, {"mesh": 0, "scale": [1e29] * 3}]
         case "nothing to draw":
             root["nodes"] = [{}]
+        case "zeros from nothing":
+            root["accessors"] = [
+                {"componentType": 5126, "type": "VEC3", "count": 20_000_000, "sparse": {"count": 0}}
+            ]
+            index = builder.view(b"")
+            where = {"bufferView": index, "componentType": 5121}
+            root["accessors"][0]["sparse"] = {"count": 0, "indices": where, "values": {"bufferView": index}}
+            root["meshes"][0]["primitives"] = [{"attributes": {"POSITION": 0}, "mode": 0}] + [
+                {"attributes": {"POSITION": 0}} for _ in range(100)
+            ]
+        case "one mesh placed many times":
+            big = np.zeros((200_000, 3), np.float32)
+            big[:3] = TRIANGLE
+            builder.attribute("POSITION", big, "VEC3", 5126)
+            builder.primitive["indices"] = builder.accessor(np.array([0, 1, 2], np.uint32), "SCALAR", 5125)
+            root["nodes"] = [{"mesh": 0} for _ in range(2_000)]
+            root["scenes"][0]["nodes"] = list(range(2_000))
+        case "many materials of one image":
+            builder.attribute("TEXCOORD_0", np.zeros((3, 2), np.float32), "VEC2", 5126)
+            texture = builder.texture(png(np.zeros((2048, 2048), np.uint8)))
+            root["materials"] = [
+                {
+                    "pbrMetallicRoughness": {
+                        "baseColorTexture": {"index": texture},
+                        "baseColorFactor": [f / 99, 1, 1, 1],
+                    }
+                }
+                for f in range(100)
+            ]
+            attributes = builder.primitive["attributes"]
+            root["meshes"][0]["primitives"] = [{"attributes": attributes, "material": m} for m in range(100)]
         case "draco":
             builder.primitive["extensions"] = {"KHR_draco_mesh_compression": {}}
         case "required extension":
@@ -429,6 +460,9 @@ def broken(change: str) -> bytes:
         ("mesh index is true", "meshes[True]"),
         ("transform overflows", "farther"),
         ("nothing to draw", "no triangles"),
+        ("zeros from nothing", "150000000"),
+        ("one mesh placed many times", "vertices"),
+        ("many materials of one image", "250000000"),
         ("draco", "Draco"),
         ("required extension", "VENDOR_secret"),
         ("not an image", "images[0]"),

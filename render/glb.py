@@ -152,8 +152,7 @@ def _read_mesh(file: GltfFile, index: int, materials: MaterialReader) -> list[tu
         here = f"meshes[{index}].primitives[{number}]"
         if not isinstance(primitive, dict):
             file.fail(here, "is not an object")
-        if file.integer(primitive, "mode", here, _TRIANGLES) in (_POSE = frozenset(("matrix", "translation", "rotation", "scale"))
-_TRIANGLES, _STRIP, _FAN):
+        if file.integer(primitive, "mode", here, _TRIANGLES) in (_TRIANGLES, _STRIP, _FAN):
             read = _read_primitive(file, primitive, here, materials)
             if read is not None:
                 out.append(read)

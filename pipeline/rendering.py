@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 from pipeline.checkpoints import publish
-from pipeline.run import checked_directory
+from pipeline.output_directory import checked_directory
 from pipeline.stages import render_pictures
 from render.errors import InputError
 from render.glb import load_scene

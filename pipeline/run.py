@@ -9,13 +9,10 @@ renamed together at the end, so a run that fails leaves the files of the one bef
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol, runtime_checkable
@@ -27,6 +24,7 @@ from pipeline import stages
 from pipeline.checkpoints import Checkpoints, StageOutput, file_sha256, peak_memory_mb, publish
 from pipeline.config import build, changed, plain
 from pipeline.image import load_image
+from pipeline.output_directory import STAGES_DIRECTORY, checked_directory, disk_errors, locked_stages
 from pipeline.preset import Preset, load_preset
 from pipeline.prompt import Prompt
 from pipeline.receipt import Receipt, environment
@@ -38,12 +36,9 @@ from render.errors import InputError
 from render.gbuffer import ViewSet
 from render.progress import Progress
 
-STAGES_DIRECTORY = ".stages"
 REQUEST_FILE = "request.json"
 IMAGE_FILE = "input.png"
 VARIANTS_FILE = "variants.png"
-MIN_FREE_BYTES = 200 * 1024**2
-"""A `high` run with 16 variants keeps about 150 MB of stages."""
 
 
 @runtime_checkable
@@ -140,7 +135,7 @@ def run(
     prompt = Prompt(request.text, image, request.negative)
     source = ModelSource(model=model, device=request.device)
     directory = checked_directory(directory)
-    with _disk_errors(directory), _locked(directory) as kept:
+    with disk_errors(directory), locked_stages(directory) as kept:
         _save_request(request, image, kept)
         checkpoints = Checkpoints(kept)
         runner = _Runner(request, prompt, checkpoints, source, observer)
@@ -490,60 +485,6 @@ def resolved_device(device: Device) -> Literal["cpu", "cuda"]:
     if device == "cuda" and not available:
         raise InputError("--device cuda: torch finds no CUDA device here. Use --device cpu or auto.")
     return "cuda" if available else "cpu"
-
-
-def checked_directory(directory: Path) -> Path:
-    """`directory`, made if need be; `InputError` when files cannot be written there."""
-    if directory.exists() and not directory.is_dir():
-        raise InputError(f"--out {directory} is a file; give a folder.")
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        probe = directory / ".maquette-writable"
-        probe.write_bytes(b"")
-        probe.unlink()
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise InputError(f"--out {directory} cannot be written: {reason}.") from None
-    free = shutil.disk_usage(directory).free
-    if free < MIN_FREE_BYTES:
-        raise InputError(
-            f"No space left: {free / 1024**2:.0f} MB free where {directory} lies; 200 MB are needed."
-        )
-    return directory
-
-
-@contextmanager
-def _disk_errors(directory: Path) -> Iterator[None]:
-    """A full disk as an `InputError`, whichever library met it."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        # safetensors reports errors of the system as text of its own class.
-        if full or "No space left on device" in str(error):
-            raise InputError(
-                f"No space left on the device of {directory}. Free some and go on with --resume."
-            ) from error
-        raise
-
-
-@contextmanager
-def _locked(directory: Path) -> Iterator[Path]:
-    """The folder of stages, for this process alone."""
-    import fcntl
-
-    kept = directory / STAGES_DIRECTORY
-    kept.mkdir(exist_ok=True)
-    with (kept / "lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise InputError(
-                f"Another run is writing to {directory}. Wait for it or choose another --out."
-            ) from None
-        yield kept
 
 
 def _save_request(request: Request, image: Image.Image | None, kept: Path) -> None:

@@ -56,9 +56,7 @@ class Cameras:
         out[:, 3, 3] = 1
         return out
 
-    def project(
-        self, points: Float[Tensor, "n 3"]
-    ) -> tuple[Float[Tensor, "C n 2"], Float[Tensor, "C n"]]:
+    def project(self, points: Float[Tensor, "n 3"]) -> tuple[Float[Tensor, "C n 2"], Float[Tensor, "C n"]]:
         """Pixel positions (x right, y down) and depths of world points in every camera."""
         w2c = self.w2c
         local = points @ w2c[:, :3, :3].transpose(1, 2) + w2c[:, None, :3, 3]

@@ -82,7 +82,8 @@ class ViewSet:
             projection: Projection = (
                 "perspective" if file.metadata()["projection"] == "perspective" else "orthographic"
             )
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            names = file.keys()  # a safetensors file is no mapping and cannot be iterated
+            tensors = {name: file.get_tensor(name) for name in names}
         c2w, intrinsics = tensors.pop("c2w"), tensors.pop("intrinsics")
         _, height, width, _ = tensors["alpha"].shape
         return ViewSet(Cameras(c2w, intrinsics, width, height, projection), GBuffer(**tensors))

@@ -8,7 +8,7 @@ shadow maps, environment), so a turntable pays for it once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal, NamedTuple, get_args, no_type_check
 
 import numba
@@ -18,10 +18,12 @@ from jaxtyping import Float, UInt8
 from numpy.typing import NDArray
 
 from render.background import background_linear
-from render.cameras import Cameras, orbit_pose
+from render.cameras import Cameras
 from render.conventions import linear_to_srgb_np
 from render.environment import Environment, brdf_lut, environment
 from render.errors import InputError
+from render.framing import frame_cameras as frame_cameras
+from render.framing import placement_of
 from render.occlusion import Occluders, floor_shadow, light_of, lit_share, occluders_of
 from render.packed_scene import (
     COLOR,
@@ -143,12 +145,16 @@ def _draw(
         color = np.empty(3, np.float32)
         total = np.empty(3, np.float32)
         done = np.empty(subsamples, np.bool_)
+        # Places of the subsamples: a division for each would cost as much as the shading.
+        down, right = np.empty(subsamples, np.int64), np.empty(subsamples, np.int64)
+        for sub in range(subsamples):
+            down[sub], right[sub] = row * fine + sub // fine, sub % fine
         lit_face, lit_normal = -1, np.empty(3, np.float32)
         for column in range(width):
             total[:] = np.float32(0.0)
             covered, empty, floor_alpha = 0, 0, np.float32(0.0)
             for sub in range(subsamples):
-                done[sub] = face[row * fine + sub // fine, column * fine + sub % fine] < 0
+                done[sub] = face[down[sub], column * fine + right[sub]] < 0
                 empty += done[sub]
             x = (column + np.float32(0.5) - cx) / fx
             y = -(row + np.float32(0.5) - cy) / fy
@@ -178,11 +184,11 @@ def _draw(
             for sub in range(subsamples):
                 if done[sub]:
                     continue
-                r, q = row * fine + sub // fine, column * fine + sub % fine
+                r, q = down[sub], column * fine + right[sub]
                 f = face[r, q]
                 group, line = 0, np.float32(0.0)
                 for other in range(sub, subsamples):
-                    ro, qo = row * fine + other // fine, column * fine + other % fine
+                    ro, qo = down[other], column * fine + right[other]
                     if not done[other] and _same_surface(scene, face_normals, f, face[ro, qo]):
                         done[other] = True
                         group += 1
@@ -262,10 +268,12 @@ def _draw(
             share_covered = np.float32(covered) / subsamples
             behind = (np.float32(1.0) - share_covered) * (np.float32(1.0) - floor_alpha)
             # Interleaved gradient noise (Jimenez 2014) hides the steps of 8 bits in soft gradients.
-            noise = np.float32(52.9829189) * (
-                (np.float32(0.06711056) * column + np.float32(0.00583715) * row) % 1
-            )
-            noise = np.float32(0.01) + np.float32(0.98) * (noise - np.floor(noise))  # whole values stay
+            noise = np.float32(0.5)
+            if covered < subsamples:
+                noise = np.float32(0.06711056) * np.float32(column) + np.float32(0.00583715) * np.float32(row)
+                noise = np.float32(52.9829189) * (noise - np.floor(noise))
+                # Whole values stay as they are.
+                noise = np.float32(0.01) + np.float32(0.98) * (noise - np.floor(noise))
             alpha = np.float32(1.0) - behind if transparent else np.float32(1.0)
             for c in range(3):
                 value = total[c] / subsamples
@@ -277,43 +285,8 @@ def _draw(
                     min(max(value, np.float32(0.0)), np.float32(1.0)) * (encode.shape[0] - 1)
                     + np.float32(0.5)
                 )
-                out[row, column, c] = np.uint8(
-                    encode[index] * 255 + (noise if covered < subsamples else np.float32(0.5))
-                )
+                out[row, column, c] = np.uint8(encode[index] * 255 + noise)
             out[row, column, 3] = np.uint8(alpha * 255 + np.float32(0.5))
-
-
-@dataclass(frozen=True)
-class _Placement:
-    """The similarity that takes a scene into the unit ball."""
-
-    center: Float[np.ndarray, "3"]
-    radius: float
-
-    def cameras(self, cameras: Cameras) -> Cameras:
-        c2w = cameras.c2w.clone()
-        c2w[:, :3, 3] = (c2w[:, :3, 3] - torch.from_numpy(self.center).to(c2w)) / self.radius
-        intrinsics = cameras.intrinsics.clone()
-        if cameras.projection == "orthographic":
-            intrinsics[:, :2] *= self.radius
-        return replace(cameras, c2w=c2w, intrinsics=intrinsics)
-
-
-def _used_vertices(scene: Scene) -> Float[np.ndarray, "V 3"]:
-    """float64 positions that some triangle names."""
-    used = [part.mesh.vertices[np.unique(part.mesh.faces)] for part in scene.parts if len(part.mesh.faces)]
-    if not used:
-        raise InputError("The scene has no triangles, so there is nothing to draw.")
-    return np.concatenate(used).astype(np.float64)
-
-
-def _placement_of(scene: Scene) -> _Placement:
-    vertices = _used_vertices(scene)
-    center = (vertices.min(0) + vertices.max(0)) / 2
-    radius = float(np.linalg.norm(vertices - center, axis=1).max())
-    if not np.isfinite(radius) or radius <= 0:
-        raise InputError("The scene has no extent (all its vertices coincide), so there is nothing to draw.")
-    return _Placement(center.astype(np.float32), radius)
 
 
 def _clay(scene: Scene) -> Scene:
@@ -359,7 +332,7 @@ class PreviewRenderer:
         self.floor = floor and self.lit
         self.fixed_light = fixed_light
         self.environment = environment(light) if isinstance(light, str) else light
-        self.placement = _placement_of(scene)
+        self.placement = placement_of(scene)
         packed = pack(_clay(scene) if mode in ("clay", "wireframe") else scene)
         vertices = (packed.vertices - self.placement.center) / np.float32(self.placement.radius)
         self.packed = packed._replace(
@@ -449,44 +422,6 @@ class PreviewRenderer:
                 floor = floor_shadow(self.occluders, lights, _FLOOR_SIZE, _FLOOR_REACH)
             self._lit_by = (yaw, lights, floor)
         return self._lit_by[1], self._lit_by[2]
-
-
-def frame_cameras(
-    scene: Scene,
-    size: int | tuple[int, int] = 768,
-    *,
-    azimuths_deg: tuple[float, ...] = (30.0,),
-    elevation_deg: float = 15.0,
-    fov_deg: float = 25.0,
-    margin: float = 0.10,
-) -> Cameras:
-    """Perspective cameras around the object that show all of it at every given azimuth.
-
-    `size` is the side of a square or (width, height) in pixels; `fov_deg` the vertical angle; `margin` the
-    share of the picture left free at each side. All cameras have one distance: a turntable does not breathe.
-    """
-    width, height = (size, size) if isinstance(size, int) else size
-    place = _placement_of(scene)
-    points = torch.from_numpy(((_used_vertices(scene) - place.center) / place.radius).astype(np.float32))
-    azimuths = torch.tensor(list(azimuths_deg), dtype=torch.float32)
-    unit = orbit_pose(azimuths, torch.full_like(azimuths, float(elevation_deg)), 1.0)[:, :3, :3]
-    slope_y = float(np.tan(np.deg2rad(fov_deg) / 2)) * (1 - 2 * margin)
-    slope_x = slope_y * width / height
-    distance = 0.0
-    for rotation in unit:
-        local = points @ rotation
-        # A point at z towards the eye is inside when |x| <= slope (distance - z).
-        distance = max(
-            distance,
-            float((local[:, 2] + local[:, 0].abs() / slope_x).max()),
-            float((local[:, 2] + local[:, 1].abs() / slope_y).max()),
-        )
-    distance = max(distance, 1.2)
-    c2w = orbit_pose(azimuths, torch.full_like(azimuths, float(elevation_deg)), distance * place.radius)
-    c2w[:, :3, 3] += torch.from_numpy(place.center)
-    focal = height / (2 * np.tan(np.deg2rad(fov_deg) / 2))
-    intrinsics = torch.tensor([focal, focal, width / 2, height / 2]).repeat(len(azimuths), 1)
-    return Cameras(c2w, intrinsics, width, height, "perspective")
 
 
 def render_scene(

@@ -276,17 +276,17 @@ def render_pictures(
     """Writes a still of a scene and, with a `turntable`, its full turn to every path of `turntables`."""
     from PIL import Image
 
-    from render.preview import frame_cameras, render_scene
+    from render.preview import PreviewRenderer, frame_cameras
     from render.turntable import turntable as render_turntable
 
-    picture = render_scene(
-        scene, frame_cameras(scene, size), environment=environment, background=background, mode=mode
-    )
+    renderer = PreviewRenderer(scene, light=environment, mode=mode)
+    picture = renderer.render(frame_cameras(scene, size), background=background)
     Image.fromarray(picture[0]).save(still)
     if turntable is not None:
         render_turntable(
             scene,
             turntables,
             turntable,
+            renderer=renderer,
             progress=lambda fraction, message="": progress(0.2 + 0.8 * fraction, message),
         )

@@ -227,8 +227,8 @@ def turntable(
     """Render one turn and write it to every path: `.mp4`, `.webp`, `.gif`, or a folder (no suffix) of PNGs.
 
     The camera moves towards growing azimuth, the light with it. A `renderer` that already drew a still of
-    this scene saves its preparation; it then decides environment and mode. Raises `InputError` when a format is
-    unknown, a folder cannot be written or there is no space; nothing half-written keeps a final name.
+    this scene saves its preparation; it then decides environment and mode. Raises `InputError` when a format
+    is unknown, a folder cannot be written or there is no space; nothing half-written keeps a final name.
     """
     config = config or TurntableConfig()
     targets = [paths] if isinstance(paths, Path) else list(paths)

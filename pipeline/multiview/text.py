@@ -89,7 +89,8 @@ class TextEncoder:
                 mask[i, : len(encoding.ids)] = 1
         used = mask.any(-1)
         out = torch.zeros(len(texts), longest, WIDTH)
-        for batch in torch.arange(len(texts))[used].split(64):
+        written = torch.arange(len(texts))[used]
+        for batch in written.split(64) if len(written) else ():
             hidden = self.model(ids[batch].to(self.device), mask[batch].to(self.device)).last_hidden_state
             out[batch] = hidden.float().cpu() * mask[batch, :, None]
         return out

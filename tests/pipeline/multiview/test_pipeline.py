@@ -66,7 +66,8 @@ def test_text_and_image_both_steer(pipeline: MultiViewPipeline) -> None:
     plain = draw(pipeline, Prompt("a barrel"), 1)
     text = draw(pipeline, Prompt("a sword"), 1)
     both = draw(pipeline, Prompt("a barrel", image=image), 1)
-    for other in (text, both):
+    picture = draw(pipeline, Prompt(image=image), 1)
+    for other in (text, both, picture):
         assert not torch.equal(plain.gbuffer.alpha, other.gbuffer.alpha) or not torch.equal(
             plain.gbuffer.normal,  # type: ignore[arg-type]
             other.gbuffer.normal,  # type: ignore[arg-type]

@@ -27,6 +27,7 @@ def test_tokens_are_zero_at_padding_and_for_no_text(encoder: TextEncoder) -> Non
     used = tokens[0].abs().amax(-1) > 0
     assert used.tolist() == [True] * 4 + [False] * 20  # [CLS] a barrel [SEP]
     assert tokens[1].abs().max() == 0
+    assert encoder.tokens(["", ""]).abs().max() == 0  # a picture without any words
 
 
 def test_padding_does_not_change_a_text(encoder: TextEncoder) -> None:

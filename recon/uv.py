@@ -68,7 +68,28 @@ def _pack(
     texture_size: int,
     padding: int,
 ) -> tuple[Int[np.ndarray, " W"], Int[np.ndarray, "F 3"], Float[np.ndarray, "W 2"]]:
-    """Charts in the unit square at the largest scale found: index into `uvs`, faces, UVs."""
+    """Charts in the unit square at the largest scale found: index into `uvs`, faces, UVs.
+
+    Very bumpy meshes have so many charts that their padding alone fills a small texture. They are
+    packed for a larger one, that is with less than the padding asked for: colours may bleed over a
+    seam there, which is better than no asset.
+    """
+    for _ in range(12):
+        found = _pack_square(uvs, faces, size, texture_size, padding)
+        if found is not None:
+            return found
+        texture_size *= 2
+    raise InputError("the mesh's charts cannot be packed: its triangles may be degenerate")
+
+
+def _pack_square(
+    uvs: Float[np.ndarray, "U 2"],
+    faces: Int[np.ndarray, "F 3"],
+    size: tuple[int, int],
+    texture_size: int,
+    padding: int,
+) -> tuple[Int[np.ndarray, " W"], Int[np.ndarray, "F 3"], Float[np.ndarray, "W 2"]] | None:
+    """`_pack` for exactly this texture; None where no scale fits."""
     import xatlas
 
     def attempt(scale: float) -> xatlas.Atlas | None:
@@ -87,18 +108,21 @@ def _pack(
     scale = texture_size / max(size)
     low, high = 0.0, np.inf
     best: xatlas.Atlas | None = None
-    for _ in range(24):
+    failures = 0
+    for _ in range(16):
         atlas = attempt(scale)
         if atlas is None:
             high = scale
-            scale = scale * 0.9 if best is None else (low + scale) / 2
+            # Far too large charts are halved, so that a texture too small for any scale costs little.
+            scale = scale * (0.9 if failures < 4 else 0.6) if best is None else (low + scale) / 2
+            failures += 1
         else:
             best, low = atlas, scale
             scale = scale * 1.06 if high == np.inf else (scale + high) / 2
         if best is not None and high / low < 1.02:
             break
     if best is None:
-        raise InputError(f"the mesh's charts do not fit a texture of {texture_size}; ask for a larger one")
+        return None
     index, packed_faces, packed = best[0]
     packed = packed * (np.array([best.width, best.height], np.float32) / texture_size)
     return index.astype(np.int64), packed_faces.astype(np.int32), np.clip(packed, 0, 1).astype(np.float32)

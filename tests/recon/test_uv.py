@@ -61,3 +61,17 @@ def test_twice_the_same() -> None:
 def test_a_senseless_texture_size_is_an_input_error() -> None:
     with pytest.raises(InputError, match="texture_size"):
         unwrap(as_mesh(trimesh.creation.box()), 3)
+
+
+def test_thousands_of_charts_still_fit_a_small_texture() -> None:
+    """Loose triangles: as many charts as faces, whose padding alone is more than 64 x 64 texels."""
+    rng = np.random.default_rng(0)
+    pieces = [
+        trimesh.creation.icosahedron().apply_scale(0.02).apply_translation(rng.uniform(-1, 1, 3))
+        for _ in range(150)
+    ]
+    mesh = unwrap(as_mesh(trimesh.util.concatenate(pieces)), 64)
+    assert mesh.uvs is not None
+    assert len(mesh.faces) == 3000
+    assert mesh.uvs.min() >= 0
+    assert mesh.uvs.max() <= 1

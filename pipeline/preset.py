@@ -14,6 +14,7 @@ from pipeline.config import build, read_yaml
 from pipeline.distillation import DistillationConfig
 from pipeline.resources import preset_names, resource_directory
 from recon.bake import BakeConfig
+from recon.consensus import ConsensusConfig
 from recon.fields import SeedConfig
 from recon.fit import FitConfig
 from recon.surface import SurfaceConfig
@@ -30,6 +31,8 @@ class ViewsConfig:
     size_px: int = 128
     num_inference_steps: int = 25
     guidance_scale: float = 3.0
+    consensus: ConsensusConfig = field(default_factory=ConsensusConfig)
+    """When views that contradict each other are given one geometry."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.azimuths_deg) <= 32:

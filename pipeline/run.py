@@ -185,7 +185,7 @@ class _Runner:
         from pipeline.variants import variants_sheet
 
         labels = [f"seed {variant.seed}: {variant.score:.3f}" for _, variant in outputs]
-        sheet = variants_sheet([ViewSet.load(output / stages.VIEWS_FILE) for output, _ in outputs], labels)
+        sheet = variants_sheet([ViewSet.load(output / stages.DRAWN_FILE) for output, _ in outputs], labels)
         sheet.save(self.checkpoints.directory / VARIANTS_FILE)
 
     def make(self, views: StageOutput, seed: int) -> dict[StageName, StageOutput]:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "preview"]
 
 VERSIONS: dict[StageName, int] = {
-    "views": 1,
+    "views": 2,
     "field": 1,
     "surface": 1,
     "mesh": 1,
@@ -50,6 +50,7 @@ VERSIONS: dict[StageName, int] = {
 }
 
 VIEWS_FILE = "views.safetensors"
+DRAWN_FILE = "drawn.safetensors"
 FIELD_FILE = "field.safetensors"
 MESH_FILE = "mesh.safetensors"
 MATERIAL_FILE = "material.safetensors"
@@ -89,7 +90,12 @@ def draw_views(
     *,
     progress: Progress = silent,
 ) -> None:
-    """Writes `views.safetensors` (a `ViewSet`) and `views.json` (`DrawnViews`)."""
+    """Writes `drawn.safetensors`, what the model drew, `views.safetensors`, the same with one geometry
+    where the drawn views contradict each other (both `ViewSet`), and `views.json` (`DrawnViews`, of
+    the views as drawn).
+    """
+    from recon.consensus import harmonise
+
     progress(0.0, "loading the model")
     network = model.load()
     views = network(
@@ -100,7 +106,9 @@ def draw_views(
         generator=stage_generator(seed, "views"),
         progress=progress,
     ).to("cpu")
-    views.save(out / VIEWS_FILE)
+    views.save(out / DRAWN_FILE)
+    progress(0.95, "finding the shape that the views agree on")
+    harmonise(views, config.consensus).save(out / VIEWS_FILE)
     domain = network.domain(prompt.text) if prompt.text else None
     drawn = DrawnViews(
         view_consistency(views),
@@ -240,7 +248,7 @@ def preview(
     from render.glb import load_scene
     from render.turntable import TurntableConfig
 
-    views_sheet(ViewSet.load(views_dir / VIEWS_FILE)).save(out / "views.png")
+    views_sheet(ViewSet.load(views_dir / DRAWN_FILE)).save(out / "views.png")
     progress(0.1, "preview")
     turn: TurntableConfig | None = None
     if config.turntable_frames:

@@ -252,7 +252,8 @@ def _seen_by(shape: Mesh, views: ViewSet) -> ViewSet:
 @numba.njit(cache=True, inline="always")
 @no_type_check
 def _vote(x, y, z, m, k, perspective, depth, outside):
-    """Signed distance of a point from what one view shows, positive outside; and whether it is ahead of it.
+    """Signed distance of a point from what one view shows, positive outside; how far it is ahead of the surface
+    seen there (negative behind it); and whether it is ahead of the view.
 
     Beside the frame is outside: the whole object is in the frame.
     """
@@ -262,7 +263,7 @@ def _vote(x, y, z, m, k, perspective, depth, outside):
     cz = -(m[2, 0] * x + m[2, 1] * y + m[2, 2] * z + m[2, 3])
     w = cz if perspective else 1.0
     if w <= 1e-3:
-        return 0.0, False
+        return 0.0, 0.0, False
     fx, fy = k[0] / w, k[1] / w
     px, py = fx * cx + k[2] - 0.5, -fy * cy + k[3] - 0.5
     over = max(0.0, -0.5 - px, px - width + 0.5, -0.5 - py, py - height + 0.5)
@@ -276,7 +277,7 @@ def _vote(x, y, z, m, k, perspective, depth, outside):
     surface = a * depth[r0, c0] + b * depth[r0, c0 + 1] + c * depth[r0 + 1, c0] + d * depth[r0 + 1, c0 + 1]
     if over > 0.0:
         beside = max(beside, 0.0) + over / fx
-    return max(beside, surface - cz), True
+    return max(beside, surface - cz), surface - cz, True
 
 
 @numba.njit(cache=True)
@@ -284,7 +285,7 @@ def _vote(x, y, z, m, k, perspective, depth, outside):
 def _vote_at(points, w2c, intrinsics, perspective, depth, outside, votes):
     for i in range(len(points)):
         for c in range(len(w2c)):
-            value, valid = _vote(
+            value, _, valid = _vote(
                 points[i, 0],
                 points[i, 1],
                 points[i, 2],
@@ -307,7 +308,7 @@ def _vote_grid(spacing, cut, w2c, intrinsics, perspective, depth, outside, value
             for k in range(n):
                 total, weights = 0.0, 0.0
                 for c in range(len(w2c)):
-                    value, valid = _vote(
+                    value, ahead, valid = _vote(
                         low + i * spacing,
                         low + j * spacing,
                         low + k * spacing,
@@ -321,7 +322,7 @@ def _vote_grid(spacing, cut, w2c, intrinsics, perspective, depth, outside, value
                         continue
                     weight = 1.0
                     if value < 0.0:
-                        weight = np.exp(value / cut)
+                        weight = np.exp(min(ahead, 0.0) / cut)
                         value = max(value, -cut)
                     else:
                         value = min(value, cut)

@@ -252,8 +252,8 @@ def _seen_by(shape: Mesh, views: ViewSet) -> ViewSet:
 @numba.njit(cache=True, inline="always")
 @no_type_check
 def _vote(x, y, z, m, k, perspective, depth, outside):
-    """Signed distance of a point from what one view shows, positive outside; how far it is ahead of the surface
-    seen there (negative behind it); and whether it is ahead of the view.
+    """Signed distance of a point from what one view shows, positive outside; how far it is ahead of the
+    surface seen there (negative behind it); and whether it is ahead of the view.
 
     Beside the frame is outside: the whole object is in the frame.
     """

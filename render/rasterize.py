@@ -3,9 +3,10 @@
 In: triangles and cameras. Out: per pixel the nearest triangle, its barycentric
 coordinates (perspective-correct) and its depth. Two-sided: no face is culled.
 Where a material has an opacity map, texels below 0.5 let what lies behind through.
-For the low-polygon meshes of this project it is some twenty times faster than
-casting a ray per pixel, and as exact, because every pixel centre is tested
-against the triangle's edge functions (Pineda, 1988).
+For the low-polygon meshes of this project it takes a third of the time of casting
+a ray per pixel with Open3D (40 training meshes, 256 pixels, one core: 1.9 against
+5.5 ms a view), and is as exact, because every pixel centre is tested against the
+triangle's edge functions (Pineda, 1988).
 """
 
 from __future__ import annotations

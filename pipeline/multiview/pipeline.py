@@ -236,6 +236,10 @@ def save(pipeline: MultiViewPipeline, folder: Path) -> None:
     for model in (pipeline.autoencoder, pipeline.transformer):
         model.half()
     pipeline.save_pretrained(folder)
+    for path in sorted(folder.rglob("config.json")):
+        config = json.loads(path.read_text(encoding="utf-8"))
+        config.pop("_name_or_path", None)  # where the weights lay on the machine that trained them
+        path.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
     hashes = {}
     for path in sorted(folder.rglob("*.safetensors")):
         with path.open("rb") as file:

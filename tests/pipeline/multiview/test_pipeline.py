@@ -112,6 +112,8 @@ def test_saved_pipeline_is_the_same_and_checked(tmp_path: Path) -> None:
     save(original, folder)
     Domain.build(["barrel", "sword"], original.text_encoder).save(folder)
     loaded = load(folder, dtype=torch.float32)
+    save(load(folder), tmp_path / "again")
+    assert str(folder) not in (tmp_path / "again" / "transformer" / "config.json").read_text()
     for name, value in loaded.transformer.state_dict().items():
         assert torch.equal(value, original.transformer.state_dict()[name].float()), name
     score = loaded.domain("a barrel")

@@ -3,7 +3,7 @@
 A DiT (arXiv:2212.09748, AdaLN-Zero) whose tokens are 2x2 latent patches of all
 views together; every token carries the camera ray of its patch. Blocks attend
 within each view and over all views in turn (as in arXiv:2503.11651), so that the
-views agree at half the cost of attending over all of them always. Each view
+views agree at some 70 % of the attention time that all of them always would take. Each view
 has its own noise level: a view at noise 0 is a clean condition for the others
 (as in arXiv:2407.01392), which is how further views of a finished object are
 asked for. Text tokens and the patches of a

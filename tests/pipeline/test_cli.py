@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline import cli
+from render.errors import InputError
 
 BAD: list[tuple[list[str], str]] = [
     (["generate", "a barrel"], "Missing option '--out'"),
@@ -75,7 +76,7 @@ def test_options_reach_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch):
 
     def record(prompt: str, **options: Any) -> None:
         seen.update(options, prompt=prompt)
-        raise cli.InputError("enough")
+        raise InputError("enough")
 
     monkeypatch.setattr("pipeline.run.generate", record)
     words = "generate chair --out OUT --negative red --preset draft --seed 9 --variants 4 --polycount 500"

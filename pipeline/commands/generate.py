@@ -1,0 +1,84 @@
+"""`maquette generate`: a prompt, an image, or both to an asset."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.commands import Out, Quiet, Resumable, names_of, print_line, stage_bar
+from render.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.run import Result
+
+
+def generate(
+    out: Out,
+    prompt: Annotated[str | None, typer.Argument(help="What to make, in English.")] = None,
+    image: Annotated[
+        Path | None, typer.Option(help="A picture of it: PNG, JPEG or WebP; alone or with the prompt.")
+    ] = None,
+    negative: Annotated[str | None, typer.Option(help="What it should not be.")] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(help="draft, standard, high, or a .yaml file.  [default: standard]"),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="Another seed, another asset.  [default: 0]")] = None,
+    variants: Annotated[
+        int | None, typer.Option(help="Draw this many seeds, go on with the most consistent.  [default: 1]")
+    ] = None,
+    polycount: Annotated[int | None, typer.Option(help="Most triangles.  [default: the preset's]")] = None,
+    height_m: Annotated[
+        float | None, typer.Option("--height-m", help="Height of the asset in metres.  [default: 1.0]")
+    ] = None,
+    texture_size: Annotated[int | None, typer.Option(help="In pixels.  [default: the preset's]")] = None,
+    formats: Annotated[
+        str | None, typer.Option(help="Of glb, obj, stl, ply, splat; with commas.  [default: glb]")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.  [default: auto]")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the last run in --out; options given here change it.")
+    ] = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make an asset of a prompt, an image, or both."""
+    if not resume and not (prompt or "").strip() and image is None:
+        raise InputError("The prompt is empty. Say what to make, such as: a wooden barrel, or give --image.")
+    if device not in (None, "auto", "cpu", "cuda"):
+        raise InputError(f"--device must be auto, cpu or cuda, not {device!r}.")
+    if out.exists() and not out.is_dir():
+        raise InputError(f"--out {out} is a file; give a folder.")
+    options: dict[str, Any] = {
+        "image": image,
+        "negative": negative,
+        "preset": preset,
+        "seed": seed,
+        "variants": variants,
+        "polycount": polycount,
+        "height_m": height_m,
+        "texture_size": texture_size,
+        "formats": None if formats is None else names_of(formats),
+        "device": device,
+    }
+    given = {name: value for name, value in options.items() if value is not None}
+    with stage_bar(quiet) as bar, Resumable(out):
+        from pipeline import run
+
+        if resume:
+            result = run.resume(out, prompt=prompt, observer=bar, **given)
+        else:
+            result = run.generate(prompt or "", out=out, observer=bar, **given)
+    _print_result(result)
+
+
+def _print_result(result: Result) -> None:
+    report = result.report
+    if len(report.variants) > 1:
+        for variant in sorted(report.variants, key=lambda variant: -variant.score):
+            mark = "  <- kept" if variant.seed == report.seed else ""
+            print_line(f"seed {variant.seed}  score {variant.score:.3f}{mark}")
+    for name in sorted(result.files):
+        print_line(str(result.files[name]))
+    print_line(f"seed {report.seed}, {report.total_s:.0f} s, {report.peak_mb:.0f} MB")

@@ -31,7 +31,7 @@ from scipy.spatial import cKDTree
 
 from recon.field import Renderable
 from recon.fusion import survey_cameras
-from recon.texels import dilate, texels_of
+from recon.texels import pull_push, texels_of
 from recon.topology import face_vectors
 from render.cameras import Cameras
 from render.errors import InputError
@@ -104,10 +104,10 @@ def bake(
         )
     elif unseen.all():
         values[:] = (0.5, 0.5, 0.5, 0.0, config.default_roughness)
-    progress(0.9, "dilating seams")
+    progress(0.9, "padding charts")
     image = np.zeros((size, size, _CHANNELS), np.float32)
     image[chosen] = values
-    image = np.clip(dilate(image, chosen), 0.0, 1.0)
+    image = np.clip(pull_push(image, chosen), 0.0, 1.0)
     progress(1.0, "baked")
     return Material(
         base_color_srgb=np.ascontiguousarray(image[..., :3]),

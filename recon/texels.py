@@ -3,7 +3,7 @@
 A texel whose centre is inside a UV triangle takes its position and normal from
 it. Texels within a margin of a chart take those of the nearest point of the
 chart's edge, so that bilinear filtering at a seam meets the right colours on
-both sides; the rest is filled from the nearest known texel.
+both sides; the rest is filled so that mip-mapping keeps every chart's colours (`pull_push`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ import numba
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
 
 from render.scene import Mesh
 
@@ -118,9 +117,34 @@ def texels_of(mesh: Mesh, size: int, margin_px: float = 2.0) -> Texels:
     return Texels(face, inside, barycentric)
 
 
-def dilate(image: Float[np.ndarray, "S S k"], known: Bool[np.ndarray, "S S"]) -> Float[np.ndarray, "S S k"]:
-    """Every unknown texel takes the value of the nearest known one: padding for all mip levels."""
+def pull_push(
+    image: Float[np.ndarray, "S S k"], known: Bool[np.ndarray, "S S"]
+) -> Float[np.ndarray, "S S k"]:
+    """Fill unknown texels so that mip-mapping brings nothing foreign into a chart.
+
+    Pull: every level holds the means of the known texels of the finer one. Push: what is unknown takes its
+    parent's value. So at every mip level a texel that any known one falls into is a mean of such known
+    texels: no colour from elsewhere bleeds into a chart (the pyramid of Gortler et al., "The Lumigraph",
+    1996, with box filters). Known texels stay as they are.
+    """
     if known.all() or not known.any():
         return image
-    index = distance_transform_edt(~known, return_distances=False, return_indices=True)
-    return np.asarray(image[tuple(index)])
+    values, weights = np.asarray(image, np.float32), known.astype(np.float32)
+    levels = [(values * weights[..., None], weights)]
+    while max(levels[-1][1].shape) > 1:
+        levels.append((_halved(levels[-1][0]), _halved(levels[-1][1][..., None])[..., 0]))
+    coarse = levels[-1][0] / levels[-1][1][..., None]
+    for total, weight in reversed(levels[:-1]):
+        height, width = weight.shape
+        parents = coarse.repeat(2, 0).repeat(2, 1)[:height, :width]
+        mean = total / np.maximum(weight, 1e-20)[..., None]
+        coarse = np.where(weight[..., None] > 0, mean, parents)
+    return np.where(known[..., None], image, coarse).astype(np.float32)
+
+
+def _halved(values: Float[np.ndarray, "H W k"]) -> NDArray[np.float32]:
+    """Sums of blocks of 2 x 2; an odd side counts its last row alone."""
+    height, width = values.shape[:2]
+    padded = np.pad(values, ((0, height % 2), (0, width % 2), (0, 0)))
+    rows = padded[0::2] + padded[1::2]
+    return np.asarray(rows[:, 0::2] + rows[:, 1::2])

@@ -59,22 +59,27 @@ def fibonacci_sphere(count: int) -> Float[np.ndarray, "n 3"]:
     return np.stack([radius * np.cos(angle), y, radius * np.sin(angle)], -1).astype(np.float32)
 
 
+def looking_along(directions: Float[np.ndarray, "D 3"], size: int) -> Cameras:
+    """Orthographic cameras that see the unit ball from every direction, from the plane at 2 radii."""
+    at = torch.from_numpy(np.ascontiguousarray(directions))
+    pole = torch.tensor([0.0, 0.0, 1.0]).expand(len(at), 3)
+    above = torch.tensor([0.0, 1.0, 0.0]).expand(len(at), 3)
+    c2w = look_at(at * 2, torch.zeros_like(at), torch.where(at[:, 1:2].abs() > 0.99, pole, above))
+    focal = size / 2.0
+    return Cameras(c2w, torch.tensor([focal] * 4).repeat(len(at), 1), size, size)
+
+
 def occluders_of(
     vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], cutouts: Cutouts | None = None
 ) -> Occluders:
     """Shadow maps of an object in the unit ball."""
     directions = fibonacci_sphere(DIRECTIONS)
-    upper = torch.from_numpy(directions[directions[:, 1] > _LOWEST])
-    pole = torch.tensor([0.0, 0.0, 1.0]).expand(len(upper), 3)
-    above = torch.tensor([0.0, 1.0, 0.0]).expand(len(upper), 3)
-    c2w = look_at(upper * 2, torch.zeros_like(upper), torch.where(upper[:, 1:2].abs() > 0.99, pole, above))
-    focal = MAP_SIZE / 2.0
-    intrinsics = torch.tensor([focal, focal, focal, focal]).repeat(len(upper), 1)
-    depths = np.empty((len(upper), MAP_SIZE, MAP_SIZE), np.float32)
-    for first in range(0, len(upper), 8):
+    maps_of = looking_along(directions[directions[:, 1] > _LOWEST], MAP_SIZE)
+    c2w = maps_of.c2w
+    depths = np.empty((len(maps_of), MAP_SIZE, MAP_SIZE), np.float32)
+    for first in range(0, len(maps_of), 8):
         chosen = slice(first, first + 8)
-        cameras = Cameras(c2w[chosen], intrinsics[chosen], MAP_SIZE, MAP_SIZE)
-        fragments = rasterize(vertices, faces, cameras, cutouts)
+        fragments = rasterize(vertices, faces, maps_of[chosen], cutouts)
         depths[chosen] = np.where(fragments.face < 0, _FAR, fragments.depth)
     return Occluders(
         directions,

@@ -7,6 +7,7 @@ G-buffers and the preview both stand on it, so they cannot disagree.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple, no_type_check
 
 import numba
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from render.conventions import srgb_to_linear_np
 from render.errors import InputError
 from render.scene import Material, Mesh, Scene
+from render.tangents import with_tangents
 from render.textures import mip_chain, sample_map
 
 BASE_COLOR, METALLIC, ROUGHNESS, NORMAL, OCCLUSION, EMISSIVE, OPACITY = range(7)
@@ -49,36 +51,6 @@ class PackedScene(NamedTuple):
     texels: UInt16[np.ndarray, " T"]
     maps: Int[np.ndarray, "P 7 4"]
     """Offset, width, height, levels of every part's maps (render.textures)."""
-
-
-def derived_tangents(mesh: Mesh) -> Float[np.ndarray, "V 4"]:
-    """Per-vertex tangents from the UV gradient of the faces around, area-weighted; w is the handedness."""
-    assert mesh.uvs is not None
-    corners, uvs = mesh.vertices[mesh.faces].astype(np.float64), mesh.uvs[mesh.faces].astype(np.float64)
-    e1, e2 = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    d1, d2 = uvs[:, 1] - uvs[:, 0], uvs[:, 2] - uvs[:, 0]
-    signed_area = d1[:, 0] * d2[:, 1] - d2[:, 0] * d1[:, 1]
-    sign = np.sign(signed_area)[:, None]
-    face_tangent = (e1 * d2[:, 1:] - e2 * d1[:, 1:]) * sign
-    face_bitangent = (e2 * d1[:, :1] - e1 * d2[:, :1]) * sign
-    # Scale to the triangle's area, whatever the texel density.
-    area = np.linalg.norm(np.cross(e1, e2), axis=1, keepdims=True)
-    face_tangent *= area / np.maximum(np.linalg.norm(face_tangent, axis=1, keepdims=True), 1e-30)
-    face_bitangent *= area / np.maximum(np.linalg.norm(face_bitangent, axis=1, keepdims=True), 1e-30)
-    count = len(mesh.vertices)
-    tangent, bitangent = np.zeros((count, 3)), np.zeros((count, 3))
-    normal = np.zeros((count, 3))
-    face_normal = np.cross(e1, e2)
-    index = mesh.faces.ravel()
-    for axis in range(3):
-        tangent[:, axis] = np.bincount(index, np.repeat(face_tangent[:, axis], 3), count)
-        bitangent[:, axis] = np.bincount(index, np.repeat(face_bitangent[:, axis], 3), count)
-        normal[:, axis] = np.bincount(index, np.repeat(face_normal[:, axis], 3), count)
-    if mesh.normals is not None:
-        normal = mesh.normals.astype(np.float64)
-    handedness = np.where((np.cross(normal, tangent) * bitangent).sum(1) < 0, -1.0, 1.0)
-    tangent /= np.maximum(np.linalg.norm(tangent, axis=1, keepdims=True), 1e-30)
-    return np.concatenate([tangent, handedness[:, None]], 1).astype(np.float32)
 
 
 def _maps_of(material: Material) -> list[np.ndarray | None]:
@@ -127,6 +99,22 @@ def _pack_materials(
     return np.concatenate(chunks), table
 
 
+def _with_face_normals(mesh: Mesh) -> Mesh:
+    """Flat shading, as glTF asks of a mesh without normals: every face has vertices of its own."""
+    corners = mesh.vertices[mesh.faces].astype(np.float64)
+    normal = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    normal /= np.maximum(np.linalg.norm(normal, axis=1, keepdims=True), 1e-30)
+    chosen = mesh.faces.ravel()
+    return replace(
+        mesh,
+        vertices=mesh.vertices[chosen],
+        faces=np.arange(len(chosen), dtype=np.int32).reshape(-1, 3),
+        normals=np.repeat(normal, 3, axis=0).astype(np.float32),
+        uvs=None if mesh.uvs is None else mesh.uvs[chosen],
+        colors_srgb=None if mesh.colors_srgb is None else mesh.colors_srgb[chosen],
+    )
+
+
 def pack(scene: Scene) -> PackedScene:
     """Flatten `scene`. Raises `InputError` when there is no triangle to draw."""
     parts = [part for part in scene.parts if len(part.mesh.faces)]
@@ -145,16 +133,16 @@ def pack(scene: Scene) -> PackedScene:
     first = 0
     for part in parts:
         mesh = part.mesh
+        bent = part.material.normal is not None and mesh.uvs is not None
+        if bent and mesh.tangents is None:
+            mesh = with_tangents(mesh if mesh.normals is not None else _with_face_normals(mesh))
         count = len(mesh.vertices)
         vertices.append(mesh.vertices)
         faces.append(mesh.faces + first)
         face_part.append(np.full(len(mesh.faces), slot_of[id(part.material)], np.int32))
         normals.append(np.zeros((count, 3)) if mesh.normals is None else mesh.normals)
         uvs.append(np.zeros((count, 2)) if mesh.uvs is None else mesh.uvs)
-        if part.material.normal is None or mesh.uvs is None:
-            tangents.append(np.zeros((count, 4)))
-        else:
-            tangents.append(derived_tangents(mesh) if mesh.tangents is None else mesh.tangents)
+        tangents.append(mesh.tangents if bent and mesh.tangents is not None else np.zeros((count, 4)))
         if mesh.colors_srgb is None:
             colors.append(np.ones((count, 3)))
         else:

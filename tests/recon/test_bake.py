@@ -10,7 +10,7 @@ import torch
 import trimesh
 
 from recon.bake import BakeConfig, bake
-from recon.texels import dilate, texels_of
+from recon.texels import pull_push, texels_of
 from recon.uv import unwrap
 from render.cameras import orbit_cameras
 from render.errors import InputError
@@ -128,11 +128,27 @@ def test_background_does_not_bleed() -> None:
     assert np.abs(material.base_color_srgb - [0.1, 0.6, 0.2]).max() < 0.01
 
 
-def test_padding_is_filled_everywhere() -> None:
-    image = np.zeros((8, 8, 1), np.float32)
-    known = np.zeros((8, 8), bool)
-    image[2, 2], known[2, 2] = 1.0, True
-    assert (dilate(image, known) == 1.0).all()
+@pytest.mark.parametrize("size", [64, 50])
+def test_padding_survives_mip_mapping(size: int) -> None:
+    generator = np.random.default_rng(0)
+    image = generator.random((size, size, 2)).astype(np.float32)
+    known = generator.random((size, size)) < 0.2
+    known[: size // 2, : size // 2] = False
+    filled = pull_push(image, known)
+    assert np.array_equal(filled[known], image[known])
+    if size == 64:
+        inside = known[..., None]
+        low, high, mip = np.where(inside, image, np.inf), np.where(inside, image, -np.inf), filled
+        for _ in range(6):
+            half = len(mip) // 2
+            low, high, mip = (
+                step(a.reshape(half, 2, half, 2, -1), (1, 3))
+                for step, a in ((np.min, low), (np.max, high), (np.mean, mip))
+            )
+            seen = np.isfinite(low)
+            # Every mip texel lies between the known texels that it covers.
+            assert (mip[seen] >= low[seen] - 1e-5).all()
+            assert (mip[seen] <= high[seen] + 1e-5).all()
 
 
 def test_twice_the_same() -> None:

@@ -10,7 +10,6 @@ import trimesh
 from render.cameras import orbit_cameras
 from render.conventions import srgb_to_linear
 from render.errors import InputError
-from render.packed_scene import derived_tangents
 from render.scene import Material, Mesh, Part, Scene
 from render.scene_gbuffer import gbuffer_of
 
@@ -134,14 +133,6 @@ def test_normal_map_tilts_along_the_uv_axes_also_where_they_are_mirrored():
         behind = gbuffer_of(Scene((Part(mesh, material),)), orbit_cameras([180.0], [0.0], 16))
         assert behind.normal is not None
         np.testing.assert_allclose(behind.normal[0, 8, 8].numpy(), np.array(expected) * (1, 1, -1), atol=1e-3)
-
-
-def test_derived_tangents_follow_u_and_know_mirrors():
-    base = quad()
-    np.testing.assert_allclose(derived_tangents(base), np.tile([1, 0, 0, 1], (4, 1)), atol=1e-6)
-    assert base.uvs is not None
-    flipped = Mesh(base.vertices, base.faces, uvs=np.stack([1 - base.uvs[:, 0], base.uvs[:, 1]], 1))
-    np.testing.assert_allclose(derived_tangents(flipped), np.tile([-1, 0, 0, -1], (4, 1)), atol=1e-6)
 
 
 def test_cut_out_texels_show_what_lies_behind():

@@ -9,7 +9,7 @@ make a shard.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.multiview.autoencoder import DOWNSAMPLING, GBufferAutoencoder
+from pipeline.training.procedural import procedural_props
 from pipeline.training.props import Prop, captions, is_asked_for, load_props, recolored, rematerialed
 from pipeline.training.views import (
     cameras_of,
@@ -39,21 +40,44 @@ class CacheConfig:
     size: int = 128
     augmented_share: float = 0.6
     """How many objects get an item with other colours or another material."""
+    procedural: int = 2600
+    """How many objects of `pipeline/training/procedural` are added to the packs'."""
     seed: int = 0
 
 
-def items_of(prop: Prop, config: CacheConfig, rng: np.random.Generator) -> Iterator[Prop]:
-    """The object and perhaps an augmented version of it. Nature and food keep their colours mostly."""
-    yield prop
-    share = config.augmented_share * (0.3 if prop.category in ("nature", "food", "character") else 1.0)
-    if rng.uniform() < share:
-        yield recolored(prop, rng) if rng.uniform() < 0.5 else rematerialed(prop, rng)
+@dataclass(frozen=True)
+class Item:
+    """What one row of the cache is made of."""
+
+    prop: Prop
+    object: int
+    """Index in the pack; -1 for a procedural object."""
+    augmented: bool
 
 
-def build_shard(
-    data: Path, autoencoder: Path, out: Path, shard: int, shards: int, split: str, config: CacheConfig
-) -> None:
-    """Write shard `shard` of `shards` into `out`."""
+def pack_items(
+    data: Path, split: str, config: CacheConfig, shard: int = 0, shards: int = 1
+) -> Iterator[Item]:
+    """The objects of the pack and augmented versions. Nature and food keep their colours mostly."""
+    props = [p for p in load_props(data) if p.split == split and (split == "val" or is_asked_for(p))]
+    rng = np.random.default_rng([config.seed, shard])
+    for index in range(shard, len(props), shards):
+        prop = props[index]
+        yield Item(prop, index, False)
+        share = config.augmented_share * (0.3 if prop.category in ("nature", "food", "character") else 1.0)
+        if rng.uniform() < share:
+            changed = recolored(prop, rng) if rng.uniform() < 0.5 else rematerialed(prop, rng)
+            yield Item(changed, index, True)
+
+
+def procedural_items(config: CacheConfig) -> Iterator[Item]:
+    """`config.procedural` objects of our own making."""
+    for prop in procedural_props(config.procedural, np.random.default_rng([config.seed, 1_000])):
+        yield Item(prop, -1, False)
+
+
+def build_shard(items: Iterable[Item], autoencoder: Path, stem: Path, config: CacheConfig) -> None:
+    """Write the files `<stem>-*` of one shard; `stem` is such as `latents/train-0`."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = working_dtype(device)
     model = (
@@ -61,34 +85,27 @@ def build_shard(
     )
     for module in (model.encoder, model.material_encoder):
         module.to(dtype)
-    props = [p for p in load_props(data) if p.split == split and (split == "val" or is_asked_for(p))]
-    rng = np.random.default_rng([config.seed, shard])
+    rng = np.random.default_rng([config.seed, *stem.name.encode()])
+    cells = config.size // DOWNSAMPLING
     latents, knowns, poses, references, azimuths, rows = [], [], [], [], [], []
-    for index in range(shard, len(props), shards):
-        for kind, item in enumerate(items_of(props[index], config, rng)):
-            item_poses = training_poses(VIEWS_PER_ITEM, rng)
-            image, known = network_images(item, cameras_of(item_poses, config.size))
-            with torch.no_grad():
-                encoded = model.encode(
-                    torch.from_numpy(image).to(device, dtype, memory_format=torch.channels_last)
-                )
-            latents.append(encoded.half().cpu().numpy())
-            cells = known.reshape(
-                len(known),
-                config.size // DOWNSAMPLING,
-                DOWNSAMPLING,
-                config.size // DOWNSAMPLING,
-                DOWNSAMPLING,
+    for item in items:
+        item_poses = training_poses(VIEWS_PER_ITEM, rng)
+        image, known = network_images(item.prop, cameras_of(item_poses, config.size))
+        with torch.no_grad():
+            encoded = model.encode(
+                torch.from_numpy(image).to(device, dtype, memory_format=torch.channels_last)
             )
-            knowns.append(cells.min((2, 4)) > 0.5)
-            poses.append([[p.azimuth_deg, p.elevation_deg] for p in item_poses])
-            item_azimuths = [reference_azimuth(rng) for _ in range(REFERENCES_PER_ITEM)]
-            references.append(np.stack([reference_picture(item, a, config.size, rng) for a in item_azimuths]))
-            azimuths.append(item_azimuths)
-            rows.append({"captions": captions(item), "category": item.category, "pack": props[index].pack,
-                         "object": index, "augmented": kind > 0})  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
-    stem = out / f"{split}-{shard}"
+        latents.append(encoded.half().cpu().numpy())
+        blocks = known.reshape(len(known), cells, DOWNSAMPLING, cells, DOWNSAMPLING)
+        knowns.append(blocks.min((2, 4)) > 0.5)
+        poses.append([[p.azimuth_deg, p.elevation_deg] for p in item_poses])
+        item_azimuths = [reference_azimuth(rng) for _ in range(REFERENCES_PER_ITEM)]
+        pictures = [reference_picture(item.prop, a, config.size, rng) for a in item_azimuths]
+        references.append(np.stack(pictures))
+        azimuths.append(item_azimuths)
+        rows.append({"captions": captions(item.prop), "category": item.prop.category, "pack": item.prop.pack,
+                     "object": item.object, "augmented": item.augmented})  # fmt: skip
+    stem.parent.mkdir(parents=True, exist_ok=True)
     np.save(f"{stem}-latents.npy", np.stack(latents))
     np.save(f"{stem}-known.npy", np.stack(knowns))
     np.save(f"{stem}-poses.npy", np.array(poses, np.float32))

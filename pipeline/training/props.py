@@ -39,6 +39,8 @@ class Prop:
     category: str
     split: str
     materials: tuple[str, ...]
+    captions: tuple[str, ...] = ()
+    """What it may be called; empty where that follows from the caption, colours and materials."""
 
 
 # Metallic and roughness that go with words in material names; the first match wins. Values are those of
@@ -159,7 +161,7 @@ def clean_caption(caption: str) -> str:
     return " ".join(_CODES.sub(" ", caption.lower()).split())
 
 
-_COLORS: dict[str, tuple[int, int, int]] = {
+COLORS: dict[str, tuple[int, int, int]] = {
     "red": (200, 45, 45), "dark red": (120, 30, 35), "orange": (235, 130, 40), "yellow": (245, 205, 65),
     "gold": (205, 160, 60), "green": (70, 165, 75), "dark green": (35, 90, 55),
     "light green": (150, 210, 110),
@@ -168,7 +170,7 @@ _COLORS: dict[str, tuple[int, int, int]] = {
     "beige": (215, 185, 145), "white": (238, 238, 238), "light grey": (190, 192, 196),
     "grey": (135, 138, 142), "dark grey": (78, 80, 86), "black": (32, 32, 36),
 }  # fmt: skip
-COLOR_WORDS = tuple(_COLORS)
+COLOR_WORDS = tuple(COLORS)
 
 
 def color_words(prop: Prop, minimum_share: float = 0.25) -> tuple[str, ...]:
@@ -176,9 +178,9 @@ def color_words(prop: Prop, minimum_share: float = 0.25) -> tuple[str, ...]:
     corners = prop.vertices[prop.faces]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
     rgb = prop.colors[prop.faces].astype(np.float32).mean(1) / 255
-    palette = rgb2lab(np.array(list(_COLORS.values()), np.float32)[None] / 255)[0]
+    palette = rgb2lab(np.array(list(COLORS.values()), np.float32)[None] / 255)[0]
     nearest = np.linalg.norm(rgb2lab(rgb[None])[0][:, None] - palette[None], axis=-1).argmin(1)
-    share = np.bincount(nearest, area, len(_COLORS)) / max(area.sum(), 1e-12)
+    share = np.bincount(nearest, area, len(COLORS)) / max(area.sum(), 1e-12)
     order = np.argsort(-share)
     return tuple(COLOR_WORDS[i] for i in order if share[i] >= minimum_share)
 
@@ -200,6 +202,8 @@ _PACK_WORDS: tuple[tuple[str, str], ...] = (
 
 def captions(prop: Prop) -> list[str]:
     """What people might type to get this object, the plainest first; at least one."""
+    if prop.captions:
+        return list(prop.captions)
     name = clean_caption(prop.caption)
     colors = color_words(prop)
     plain = [name]

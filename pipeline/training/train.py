@@ -34,7 +34,7 @@ class TrainingConfig:
 
 def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "auto") -> None:
     """Train by the recipe into `out`; the finished pipeline is `out/pipeline`."""
-    from pipeline.training.latents import build_shard
+    from pipeline.training.latents import build_shard, pack_items, procedural_items
     from pipeline.training.train_autoencoder import train_autoencoder
     from pipeline.training.train_transformer import train_transformer
 
@@ -46,9 +46,15 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
     if not (out / "autoencoder").is_dir():
         train_autoencoder(data, out, config.autoencoder, where)
     cache = out / "latents"
-    for split in ("val", "train"):
-        if not (cache / f"{split}-0-items.jsonl").is_file():
-            build_shard(data, out / "autoencoder", cache, 0, 1, split, config.latents)
+    # Generators: nothing of a shard is made before it is asked for.
+    shards = {
+        "val-0": pack_items(data, "val", config.latents),
+        "train-0": pack_items(data, "train", config.latents),
+        "train-procedural": procedural_items(config.latents),
+    }
+    for name, items in shards.items():
+        if not (cache / f"{name}-items.jsonl").is_file():
+            build_shard(items, out / "autoencoder", cache / name, config.latents)
     train_transformer(cache, out, config.transformer, where)
     package(data, out, out / "pipeline")
 

@@ -51,6 +51,7 @@ class TransformerTraining:
     """Words whose objects are drawn more often."""
     common_weight: float = 2.5
     augmented_weight: float = 0.5
+    procedural_weight: float = 1.8
     width: int = 256
     depth: int = 12
     heads: int = 4
@@ -84,6 +85,8 @@ class BatchSource:
         self.probability = weight / weight.sum()
 
     def _weight(self, row: dict[str, object]) -> float:
+        if row["object"] == -1:
+            return self.config.procedural_weight
         words = set(str(row["captions"][0]).split())  # type: ignore[index]
         weight = self.config.common_weight if words & set(self.config.common) else 1.0
         return weight * (self.config.augmented_weight if row["augmented"] else 1.0)

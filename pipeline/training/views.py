@@ -158,32 +158,48 @@ def reference_azimuth(generator: np.random.Generator) -> float:
     return float(generator.uniform(0, 360))
 
 
-def reference_picture(
-    prop: Prop, azimuth_deg: float, size: int, generator: np.random.Generator
-) -> UInt8[np.ndarray, "H W 4"]:
-    """A shaded picture such as a user has: random light, elevation and field of view, filling the frame.
-
-    Lambert and Blinn-Phong under one to three directional lights and a two-tone
-    sky; sRGB, straight alpha, black where alpha is 0.
-    """
+def reference_camera(
+    vertices: Float[np.ndarray, "V 3"], azimuth_deg: float, size: int, generator: np.random.Generator
+) -> tuple[Cameras, float]:
+    """A perspective camera of random elevation and field of view whose frame the object fills; the elevation
+    in degrees."""
     elevation = float(np.clip(generator.normal(15, 14), -15, 50))
     fov = float(generator.uniform(5, 55))
     radius = 1.05 / np.sin(np.deg2rad(fov) / 2)
     c2w = orbit_pose(torch.tensor([azimuth_deg]), torch.tensor([elevation]), radius)
     camera = Cameras(c2w, torch.tensor([[1.0, 1.0, 0.0, 0.0]]), size, size, "perspective")
-    pixels, _ = camera.project(torch.from_numpy(prop.vertices))
+    pixels, _ = camera.project(torch.from_numpy(vertices))
     low, high = pixels[0].amin(0), pixels[0].amax(0)
     focal = size * float(generator.uniform(0.74, 0.9)) / max(float((high - low).max()), 1e-4)
     center = size / 2 - focal * (low + high) / 2
     intrinsics = torch.tensor([[focal, focal, center[0].item(), center[1].item()]])
-    camera = Cameras(c2w, intrinsics, size, size, "perspective")
+    return Cameras(c2w, intrinsics, size, size, "perspective"), elevation
+
+
+def reference_picture(
+    prop: Prop, azimuth_deg: float, size: int, generator: np.random.Generator
+) -> UInt8[np.ndarray, "H W 4"]:
+    """A shaded picture such as a user has: random light, elevation and field of view, filling the frame."""
+    camera, elevation = reference_camera(prop.vertices, azimuth_deg, size, generator)
     image, _ = network_images(prop, camera)
-    image = image[0].transpose(1, 2, 0)
+    return lit_picture(image[0], elevation, generator)
+
+
+def lit_picture(
+    network_image: Float[np.ndarray, "10 H W"], elevation_deg: float, generator: np.random.Generator
+) -> UInt8[np.ndarray, "H W 4"]:
+    """A network image under random light; sRGB, straight alpha, black where alpha is 0.
+
+    Lambert and Blinn-Phong under one to three directional lights and a two-tone sky.
+    """
+    image = network_image.transpose(1, 2, 0)
     alpha = image[..., 3:4] * 0.5 + 0.5
     albedo = srgb_to_linear_np(np.clip(image[..., 0:3] * 0.5 + 0.5, 0, 1))
     normal = image[..., 4:7]
     metallic, roughness = image[..., 8:9] * 0.5 + 0.5, image[..., 9:10] * 0.5 + 0.5
-    up = normal[..., 1:2] * np.cos(np.deg2rad(elevation)) + normal[..., 2:3] * np.sin(np.deg2rad(elevation))
+    up = normal[..., 1:2] * np.cos(np.deg2rad(elevation_deg)) + normal[..., 2:3] * np.sin(
+        np.deg2rad(elevation_deg)
+    )
     ambient = generator.uniform(0.25, 0.7)
     shade = ambient * (0.75 + 0.25 * up)
     highlight = np.zeros_like(alpha)

@@ -17,13 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-
-def working_dtype(device: torch.device) -> torch.dtype:
-    """bf16 where the machine multiplies it natively."""
-    if device.type == "cuda":
-        return torch.bfloat16
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if native else torch.float32
+from pipeline.multiview.sampler import working_dtype as working_dtype
 
 
 def warmup_cosine(step: int, warmup_steps: int, total_steps: int, floor: float = 0.02) -> float:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.multiview.pipeline import load
+from pipeline.multiview.sampler import load
 from pipeline.multiview.transformer import MultiViewTransformer
 from pipeline.training.train import run
 from pipeline.training.train_transformer import (
@@ -103,11 +103,12 @@ def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
     recipe.write_text(
         f"data: {tmp_path / 'props'}\n"
         "autoencoder: {minutes: 0.05, crop: 32}\n"
+        "latents: {procedural: 3}\n"
         "transformer: {minutes: 0.1, width: 32, depth: 2, heads: 2, views_per_batch: 8}\n"
     )
     out = tmp_path / "run"
     run(recipe, out=out, device="cpu")
-    assert load(out / "pipeline").transformer.config["width"] == 32
+    assert load(out / "pipeline").transformer.patch_out.in_features == 32
     with pytest.raises(InputError, match="--resume"):
         run(recipe, out=out, device="cpu")
     before = int(load_file(out / "transformer-falling.safetensors")["steps"])

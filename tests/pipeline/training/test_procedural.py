@@ -1,0 +1,80 @@
+"""Procedural training objects: whole, inside the unit ball, with captions that are true of them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.training.procedural import _OBJECTS, _composition, procedural_props
+from pipeline.training.procedural.maker import Maker, phrases
+from pipeline.training.procedural.solids import ball, box, cylinder, lathe, prism, tube
+from pipeline.training.props import COLORS, captions
+
+
+def signed_volume(solid) -> float:
+    vertices, faces = solid
+    a, b, c = (vertices[faces[:, i]].astype(float) for i in range(3))
+    return float(np.abs(np.einsum("ij,ij->i", a, np.cross(b, c)).sum() / 6))
+
+
+def edges_are_shared(faces: np.ndarray) -> bool:
+    edges = np.sort(np.concatenate([faces[:, [0, 1]], faces[:, [1, 2]], faces[:, [2, 0]]]), 1)
+    return bool((np.unique(edges, axis=0, return_counts=True)[1] == 2).all())
+
+
+@pytest.mark.parametrize(
+    ("solid", "volume"),
+    [
+        (box(2, 3, 4), 24.0),
+        (cylinder(1.0, 2.0, segments=200), 2 * np.pi),
+        (cylinder(1.0, 3.0, 0.0, segments=200), np.pi),
+        (ball(1.0, segments=128), 4 / 3 * np.pi),
+        (tube((1.0, 2.0, 3.0), (1.0, 2.0, 5.0), 0.5, segments=200), np.pi / 2),
+        (prism([(0.0, 0.0), (2.0, 0.0), (0.0, 2.0)], 3.0), 6.0),
+        (lathe([(1, 0), (1, 1), (0.5, 1), (0.5, 2)], 200), np.pi * 1.25),
+    ],
+    ids=["box", "cylinder", "cone", "ball", "tube", "prism", "lathe"],
+)
+def test_solids_are_closed_and_have_the_volume_of_their_kind(solid, volume):
+    assert edges_are_shared(solid[1])
+    assert signed_volume(solid) == pytest.approx(volume, rel=3e-3)
+
+
+@pytest.mark.parametrize(("make", "category"), [(make, category) for _, make, category in _OBJECTS])
+def test_every_maker_gives_whole_objects_and_colours_that_are_there(make, category):
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        maker = Maker(rng)
+        names, words, details = make(maker)
+        prop = maker.prop(phrases(names, words, details, rng), category)
+        assert np.linalg.norm(prop.vertices, axis=1).max() == pytest.approx(1.0, abs=1e-5)
+        assert np.isfinite(prop.vertices).all()
+        assert prop.faces.max() < len(prop.vertices)
+        assert set(np.unique(prop.metallic)) <= {0.0, 1.0}
+        assert prop.roughness.min() > 0
+        assert captions(prop)
+        assert all(text == text.strip() and "  " not in text for text in captions(prop))
+        colors = {tuple(finish.rgb) for _, finish in maker.parts}
+        for word in (w for w in words if w in COLORS):
+            nearest = min(np.abs(np.array(rgb) - COLORS[word]).max() for rgb in colors)
+            assert nearest < 60, f"{names[0]}: no {word} part"
+
+
+def test_a_metal_word_means_metal():
+    rng = np.random.default_rng(3)
+    props = list(procedural_props(300, rng))
+    golden = [p for p in props if any("golden" in c for c in p.captions)]
+    assert golden
+    assert all(p.metallic.max() == 1.0 for p in golden)
+
+
+def test_the_same_seed_gives_the_same_objects():
+    first, second = (list(procedural_props(5, np.random.default_rng(4))) for _ in range(2))
+    for a, b in zip(first, second, strict=True):
+        assert a.captions == b.captions
+        assert np.array_equal(a.vertices, b.vertices)
+
+
+def test_a_composition_names_both():
+    prop = _composition(np.random.default_rng(0))
+    assert all(" on a" in caption for caption in prop.captions)

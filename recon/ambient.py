@@ -88,7 +88,7 @@ def ambient_occlusion(
                 lit,
                 total,
             )
-    return np.clip(lit / total, 0, 1)
+    return np.asarray(np.clip(lit / total, 0, 1), np.float32)
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})

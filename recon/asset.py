@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, get_args
 
 import numpy as np
 from jaxtyping import Float
@@ -11,6 +11,27 @@ from torch import Tensor
 
 from render.errors import InputError
 from render.scene import Material, Mesh, Part, Scene
+
+Pivot = Literal["floor", "center", "corner", "keep"]
+"""floor: the middle of the lowest side of the bounding box; corner: its lowest corner; keep: as it is."""
+
+
+def pivot_of(
+    low: Float[np.ndarray, "3"], high: Float[np.ndarray, "3"], pivot: Pivot
+) -> Float[np.ndarray, "3"]:
+    """The point of a bounding box that becomes the origin."""
+    middle = np.asarray((low + high) / 2)
+    match pivot:
+        case "floor":
+            return np.array([middle[0], low[1], middle[2]])
+        case "center":
+            return middle
+        case "corner":
+            return np.asarray(low)
+        case "keep":
+            return np.zeros(3)
+        case _:
+            raise InputError(f"pivot is {pivot!r}; it must be one of {', '.join(get_args(Pivot))}")
 
 
 class Splats(Protocol):
@@ -37,6 +58,11 @@ class Asset:
     """Written into `asset.extras`. No clock and no path, so that equal runs give equal bytes."""
     splats: Any = None
     """`Splats` or None."""
+    lods: tuple[Part, ...] = ()
+    """Coarser levels of detail after `mesh`, each with maps of its own, in the same units."""
+    collider: tuple[Mesh, ...] = ()
+    """Convex hulls, in the same units."""
+    pivot_at: Pivot = "floor"
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.height_m) and self.height_m > 0):
@@ -47,22 +73,26 @@ class Asset:
     @property
     def scale(self) -> float:
         """Metres per unit. Something flat on the floor is scaled by its largest extent."""
-        extent = np.ptp(self.mesh.vertices.astype(np.float64), axis=0)
-        height = extent[1] if extent[1] > 1e-3 * extent.max() else extent.max()
-        return float(self.height_m / max(height, 1e-12))
+        return self.height_m / height_of(self.mesh)
 
     @property
     def pivot(self) -> Float[np.ndarray, "3"]:
-        """Floor centre in units: the point that becomes the origin."""
+        """The point that becomes the origin, in units."""
         low, high = self.mesh.vertices.min(0).astype(np.float64), self.mesh.vertices.max(0).astype(np.float64)
-        middle = (low + high) / 2
-        return np.array([middle[0], low[1], middle[2]])
+        return pivot_of(low, high, self.pivot_at)
 
     def in_metres(self) -> Mesh:
-        """The mesh in metres, standing on y = 0 over the origin."""
+        """The mesh in metres, moved to its pivot: by default standing on y = 0 over the origin."""
         moved = (self.mesh.vertices.astype(np.float64) - self.pivot) * self.scale
         return replace(self.mesh, vertices=moved.astype(np.float32))
 
     def scene(self) -> Scene:
         """The asset as exported, for the renderers and for inspection."""
         return Scene((Part(self.in_metres(), self.material, self.name),))
+
+
+def height_of(mesh: Mesh) -> float:
+    """Extent along +Y in units; of something flat on the floor its largest extent."""
+    extent = np.ptp(mesh.vertices.astype(np.float64), axis=0)
+    height = extent[1] if extent[1] > 1e-3 * extent.max() else extent.max()
+    return float(max(height, 1e-12))

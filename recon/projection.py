@@ -9,6 +9,7 @@ nearest point serves. Rays and nearest points come from Open3D (Embree).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -60,7 +61,7 @@ def project(
     scale = max(float(np.ptp(vertices, axis=0).max()), 1e-12)
     local = ((vertices - origin) / scale).astype(np.float32)
     points = ((positions - origin) / scale).astype(np.float32)
-    scene = o3d.t.geometry.RaycastingScene()
+    scene: Any = o3d.t.geometry.RaycastingScene()  # its stubs know no numpy arrays, which it takes
     scene.add_triangles(local, np.ascontiguousarray(faces, np.uint32))
     cross = face_vectors(local, faces)
     unit = (cross / np.maximum(np.linalg.norm(cross, axis=1, keepdims=True), 1e-30)).astype(np.float32)

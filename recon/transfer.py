@@ -123,7 +123,7 @@ def transfer(
     )
     if "emissive" in wanted and surface[:, EMITTED : EMITTED + 3].any():
         emitted = linear_to_srgb_np(np.clip(surface[:, EMITTED : EMITTED + 3], 0, 1))
-        material = replace(material, emissive_srgb=image(emitted))
+        material = replace(material, emissive_srgb=_map_or_mean(image(emitted), emitted, True))
     normals = surface[:, SHADING_NORMAL : SHADING_NORMAL + 3]
     if "normal" in wanted:
         material = replace(material, normal=image(encoded_normals(normals, frames)))

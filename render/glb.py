@@ -8,6 +8,7 @@ out. Hostile files raise `InputError` in bounded time and memory (render.gltf_fi
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +34,21 @@ _UNDERSTOOD = (
     "EXT_texture_webp",
     "KHR_xmp",
     "KHR_animation_pointer",
+    "MSFT_lod",
 )
+_COLLIDER = re.compile(r"U(CX|BX|SP|CP)_")
+_LEVEL = re.compile(r"(.*)_LOD[1-9]\d*")
+_Placed = tuple[int, NDArray[np.float64], str]
 _POSE = frozenset(("matrix", "translation", "rotation", "scale"))
 _TRIANGLES, _STRIP, _FAN = 4, 5, 6
 
 
-def load_scene(path: Path) -> Scene:
-    """Read a file's default scene. Raises `InputError` with one line when it cannot be read whole."""
+def load_scene(path: Path, *, everything: bool = False) -> Scene:
+    """Read a file's default scene. Raises `InputError` with one line when it cannot be read whole.
+
+    What engines do not show is left out unless `everything` is asked for: colliders (nodes named UCX_...,
+    as Unreal has them) and coarser levels of detail (NAME_LOD1, ... beside a NAME_LOD0).
+    """
     file = read_gltf(Path(path))
     for name in file.items("extensionsRequired"):
         if not isinstance(name, str) or not name.startswith(_UNDERSTOOD):
@@ -49,9 +58,9 @@ def load_scene(path: Path) -> Scene:
             )
     materials = MaterialReader(file)
     meshes: dict[int, list[tuple[Mesh, Material]]] = {}
-    placed = _placed_meshes(file)
+    placed = _shown(_placed_meshes(file), everything)
     totals = {"triangles": 0, "vertices": 0, "meshes": 0}
-    for index, _ in placed:
+    for index, _, _ in placed:
         if index not in meshes:
             meshes[index] = _read_mesh(file, index, materials)
         totals["triangles"] += sum(len(mesh.faces) for mesh, _ in meshes[index])
@@ -61,7 +70,7 @@ def load_scene(path: Path) -> Scene:
             if totals[what] > limit:
                 raise InputError(f"{file.name}: has over {limit} {what}, more than are read; simplify it.")
     parts = []
-    for index, matrix in placed:
+    for index, matrix, _ in placed:
         name = file.items("meshes")[index].get("name")
         for mesh, material in meshes[index]:
             part_name = name if isinstance(name, str) and name else f"mesh{index}"
@@ -71,8 +80,20 @@ def load_scene(path: Path) -> Scene:
     return Scene(tuple(parts))
 
 
-def _placed_meshes(file: GltfFile) -> list[tuple[int, NDArray[np.float64]]]:
-    """Mesh indices and world matrices, in the order of the file's tree."""
+def _shown(placed: list[_Placed], everything: bool) -> list[_Placed]:
+    """Without colliders and coarser levels of detail; all when nothing else is there."""
+    names = {name for _, _, name in placed}
+
+    def hidden(name: str) -> bool:
+        level = _LEVEL.fullmatch(name)
+        return bool(_COLLIDER.match(name) or (level and f"{level[1]}_LOD0" in names))
+
+    shown = [one for one in placed if not hidden(one[2])]
+    return placed if everything or not shown else shown
+
+
+def _placed_meshes(file: GltfFile) -> list[_Placed]:
+    """Mesh indices, world matrices and names of the nodes, in the order of the file's tree."""
     nodes = file.items("nodes")
     if file.items("scenes"):
         scene = file.item("scenes", file.root.get("scene", 0), "scene")
@@ -82,7 +103,7 @@ def _placed_meshes(file: GltfFile) -> list[tuple[int, NDArray[np.float64]]]:
             c for n in nodes if isinstance(n, dict) for c in _indices(file, n.get("children", []), "nodes")
         }
         roots = [index for index in range(len(nodes)) if index not in children]
-    placed: list[tuple[int, NDArray[np.float64]]] = []
+    placed: list[_Placed] = []
     visited: set[int] = set()
     pending = [(index, np.eye(4)) for index in reversed(_indices(file, roots, "scene.nodes"))]
     while pending:
@@ -103,7 +124,14 @@ def _placed_meshes(file: GltfFile) -> list[tuple[int, NDArray[np.float64]]]:
         if node.get("mesh") is not None:
             file.item("meshes", node["mesh"], here)
             # A skinned mesh ignores its node; in bind pose its vertices stay as stored (section 3.7.3.3).
-            placed.append((node["mesh"], np.eye(4) if node.get("skin") is not None else matrix))
+            name = node.get("name")
+            placed.append(
+                (
+                    node["mesh"],
+                    np.eye(4) if node.get("skin") is not None else matrix,
+                    name if isinstance(name, str) else "",
+                )
+            )
         pending += [
             (child, matrix)
             for child in reversed(_indices(file, node.get("children", []), f"{here}.children"))

@@ -12,36 +12,69 @@ from pathlib import Path
 from typing import Literal, get_args
 
 from recon.asset import Asset
-from recon.export.glb import glb_bytes
+from recon.export.blender import blender_bytes
+from recon.export.glb import glb_bytes, gltf_files
+from recon.export.gltf import GltfOptions
 from recon.export.obj import obj_files
 from recon.export.ply import ply_bytes
-from recon.export.splat import splat_bytes
+from recon.export.splat import compact_splat_bytes, splat_bytes, spz_bytes
 from recon.export.stl import stl_bytes
+from recon.export.threemf import threemf_bytes
+from recon.export.usdz import usdz_bytes
+from recon.package import Package, package_of
 from render.errors import InputError
 
-Format = Literal["glb", "obj", "stl", "ply", "splat"]
+Format = Literal["glb", "gltf", "obj", "usdz", "fbx", "blend", "stl", "3mf", "ply", "splat", "splat32", "spz"]
 FORMATS: tuple[Format, ...] = get_args(Format)
 
+SPLAT_FORMATS: tuple[Format, ...] = ("splat", "splat32", "spz")
+"""Those that hold the Gaussians, which only a generated or reconstructed asset has."""
 
-def export(asset: Asset, directory: Path, stem: str, formats: Sequence[Format]) -> list[Path]:
+
+def export(
+    asset: Asset | Package,
+    directory: Path,
+    stem: str,
+    formats: Sequence[Format],
+    options: GltfOptions | None = None,
+) -> list[Path]:
     """Write the asset as `stem.*` into `directory`; the paths of all files, in the order of `formats`.
 
-    glb -> stem.glb; obj -> stem.obj, stem.mtl and its textures; stl -> stem.stl; ply -> stem.ply;
-    splat -> stem.splat.ply. Raises `InputError` for an unknown format and when the disk refuses.
+    glb -> stem.glb; gltf -> stem.gltf, stem.bin and its pictures; obj -> stem.obj, stem.mtl and its textures;
+    usdz, fbx, blend, stl, 3mf, ply -> one file; splat -> stem.splat.ply; splat32 -> stem.splat; spz ->
+    stem.spz. Levels of detail and the collider go into glb, gltf, fbx and blend. Raises `InputError` for an
+    unknown format, a package that is not installed, and when the disk refuses.
     """
     contents: dict[str, bytes] = {}
+    package = package_of(asset)
     for name in dict.fromkeys(formats):
         match name:
             case "glb":
-                contents[f"{stem}.glb"] = glb_bytes(asset)
+                contents[f"{stem}.glb"] = glb_bytes(package, options)
+            case "gltf":
+                contents |= gltf_files(package, stem, options)
             case "obj":
-                contents |= obj_files(asset, stem)
+                contents |= obj_files(package, stem)
+            case "usdz":
+                contents[f"{stem}.usdz"] = usdz_bytes(package)
+            case "fbx" | "blend":
+                contents[f"{stem}.{name}"] = blender_bytes(package, name)
             case "stl":
-                contents[f"{stem}.stl"] = stl_bytes(asset)
+                contents[f"{stem}.stl"] = stl_bytes(package)
+            case "3mf":
+                contents[f"{stem}.3mf"] = threemf_bytes(package)
             case "ply":
-                contents[f"{stem}.ply"] = ply_bytes(asset)
-            case "splat":
-                contents[f"{stem}.splat.ply"] = splat_bytes(asset)
+                contents[f"{stem}.ply"] = ply_bytes(package)
+            case "splat" | "splat32" | "spz":
+                if not isinstance(asset, Asset):
+                    raise InputError(f"{name} holds Gaussians, and this asset has none; leave the format out")
+                match name:
+                    case "splat":
+                        contents[f"{stem}.splat.ply"] = splat_bytes(asset)
+                    case "splat32":
+                        contents[f"{stem}.splat"] = compact_splat_bytes(asset)
+                    case "spz":
+                        contents[f"{stem}.spz"] = spz_bytes(asset)
             case _:
                 raise InputError(f"unknown format {name!r}; known are {', '.join(FORMATS)}")
     return write_all(directory, contents)

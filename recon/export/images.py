@@ -23,6 +23,13 @@ def png(pixels: UInt8[np.ndarray, "H W k"] | UInt8[np.ndarray, "H W"]) -> bytes:
     return buffer.getvalue()
 
 
+def webp(pixels: UInt8[np.ndarray, "H W k"] | UInt8[np.ndarray, "H W"], *, lossless: bool) -> bytes:
+    """WebP of RGB or RGBA pixels: without loss, or at quality 90."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "WEBP", lossless=lossless, quality=70 if lossless else 90, method=4)
+    return buffer.getvalue()
+
+
 def base_color(material: Material) -> UInt8[np.ndarray, "H W k"]:
     """sRGB, with alpha where the material has opacity."""
     color = to_bytes(material.base_color_srgb)
@@ -33,9 +40,14 @@ def base_color(material: Material) -> UInt8[np.ndarray, "H W k"]:
 
 
 def metallic_roughness(material: Material) -> UInt8[np.ndarray, "H W 3"]:
-    """glTF's packing: roughness in green, metallic in blue, red full (no occlusion)."""
-    shape = max(material.metallic.shape, material.roughness.shape)
+    """glTF's packing: occlusion in red (full where there is none), roughness in green, metallic in blue."""
+    maps = [material.metallic, material.roughness]
+    if material.occlusion is not None:
+        maps.append(material.occlusion)
+    shape = max((values.shape for values in maps), key=lambda s: (s[0] * s[1], s))
     out = np.full((*shape, 3), 255, np.uint8)
+    if material.occlusion is not None:
+        out[..., 0] = to_bytes(resized(material.occlusion, shape))
     out[..., 1] = to_bytes(resized(material.roughness, shape))
     out[..., 2] = to_bytes(resized(material.metallic, shape))
     return out

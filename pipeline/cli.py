@@ -11,12 +11,15 @@ import sys
 
 import typer
 
+from pipeline.commands.finetune import finetune
 from pipeline.commands.generate import generate
 from pipeline.commands.inspect import inspect
 from pipeline.commands.models import models
+from pipeline.commands.reconstruct import reconstruct
 from pipeline.commands.render import render
 from pipeline.commands.replay import replay
 from pipeline.commands.train import train
+from pipeline.commands.views import views
 from render.errors import MaquetteError
 
 app = typer.Typer(
@@ -27,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (generate, render, inspect, replay, train, models):
+for command in (generate, reconstruct, render, views, inspect, replay, train, finetune, models):
     app.command()(command)
 
 

@@ -57,19 +57,27 @@ def cut_out(image: Image.Image) -> CutOut:
     image = image.convert("RGBA")
     if max(image.size) > WORK_SIDE_PX:
         image = _resized(image, WORK_SIDE_PX / max(image.size))
+    rgb, alpha, method = matte(image)
+    return CutOut(_framed(rgb, alpha), method)
+
+
+def matte(image: Image.Image) -> tuple[Float[np.ndarray, "H W 3"], Float[np.ndarray, "H W"], Method]:
+    """Colours (corrected on soft edges) and alpha of the object in an RGBA picture, and how it was found.
+
+    `InputError` when none can be told from the background.
+    """
     pixels = np.asarray(image, np.float32) / 255.0
     rgb, alpha = pixels[..., :3], pixels[..., 3]
     if alpha.max() < 0.5:
         raise InputError("The image is fully transparent; there is nothing to make.")
     if (alpha < 0.5).mean() > 0.005:
-        return CutOut(_framed(rgb, alpha), "alpha")
+        return rgb, alpha, "alpha"
     plain = plain_background_alpha(rgb)
     if plain is not None:
-        alpha, rgb = plain
-        return CutOut(_framed(rgb, alpha), "plain background")
+        return plain[1], plain[0], "plain background"
     if importlib.util.find_spec("rembg") is not None:
-        return CutOut(_framed(rgb, _rembg_alpha(image)), "rembg")
-    return CutOut(_framed(rgb, statistics_alpha(rgb)), "colour statistics")
+        return rgb, _rembg_alpha(image), "rembg"
+    return rgb, statistics_alpha(rgb), "colour statistics"
 
 
 def plain_background_alpha(

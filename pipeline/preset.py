@@ -51,6 +51,20 @@ class ViewsConfig:
 
 
 @dataclass(frozen=True)
+class ReconstructConfig:
+    """How posed pictures are read."""
+
+    view_size: int = 192
+    """Side of the views that the field is fitted to, pixels."""
+    texture_view_size: int = 1024
+    """Largest side of the views that the texture is baked from."""
+
+    def __post_init__(self) -> None:
+        _check("view_size", self.view_size, 32, 1024)
+        _check("texture_view_size", self.texture_view_size, 32, 4096)
+
+
+@dataclass(frozen=True)
 class MeshConfig:
     """The mesh that is delivered."""
 
@@ -93,6 +107,8 @@ class Preset:
     mesh: MeshConfig = field(default_factory=MeshConfig)
     bake: BakeConfig = field(default_factory=BakeConfig)
     preview: PreviewConfig = field(default_factory=PreviewConfig)
+    reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
+    """Of `maquette reconstruct` alone."""
 
 
 def load_preset(name: str | Path) -> Preset:

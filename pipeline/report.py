@@ -55,6 +55,8 @@ class Report:
     files: dict[str, int]
     """Size in bytes by name."""
     warnings: tuple[str, ...]
+    reconstruction: dict[str, Plain] | None = None
+    """Of a reconstruction: where the object was in the views' world, and how its views were read."""
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(plain(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

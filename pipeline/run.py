@@ -136,19 +136,19 @@ def run(
     source = ModelSource(model=model, device=request.device)
     directory = checked_directory(directory)
     with disk_errors(directory), locked_stages(directory) as kept:
-        _save_request(request, image, kept)
+        save_request(request, image, kept)
         checkpoints = Checkpoints(kept)
-        runner = _Runner(request, prompt, checkpoints, source, observer)
+        runner = Runner(request, prompt, checkpoints, source, observer)
         drawn, winner, tried = runner.best_views()
         request = replace(request, seed=winner, variants=1)
         outputs = runner.make(drawn, winner)
-        result = _finish(request, directory, kept, outputs, tried, source.weights, started)
+        result = finish(request, directory, kept, outputs, tried, source.weights, started)
         checkpoints.prune()
         return result
 
 
 @dataclass
-class _Runner:
+class Runner:
     """The run order. Every method keeps its stage under a key of all that the stage depends on."""
 
     request: Request
@@ -196,7 +196,7 @@ class _Runner:
             if preset.distillation is not None
             else {"seed": seed}
         )
-        field = self._stage(
+        field = self.stage(
             "field",
             {
                 "seeds": plain(preset.seeds),
@@ -220,7 +220,7 @@ class _Runner:
             ),
         )
         self.model.drop()
-        surface = self._stage(
+        surface = self.stage(
             "surface",
             {"surface": plain(preset.surface)},
             [views, field],
@@ -228,7 +228,7 @@ class _Runner:
                 out, views.directory, field.directory, preset.surface, progress=progress
             ),
         )
-        mesh = self._stage(
+        mesh = self.stage(
             "mesh",
             {"mesh": plain(preset.mesh), "texture_size": preset.bake.texture_size},
             [surface],
@@ -236,7 +236,7 @@ class _Runner:
                 out, surface.directory, preset.mesh, preset.bake.texture_size, progress=progress
             ),
         )
-        texture = self._stage(
+        texture = self.stage(
             "texture",
             {"bake": plain(preset.bake)},
             [views, field, mesh],
@@ -250,12 +250,12 @@ class _Runner:
             ),
         )
         provenance = _provenance(request, seed, self.model.weights)
-        export = self._stage(
+        export = self.stage(
             "export",
             {
                 "name": request.asset_name,
                 "stem": request.stem,
-                "height_m": request.height_m,
+                "height_m": self._height_m(mesh),
                 "formats": list(request.formats),
                 "provenance": plain(provenance),
             },
@@ -267,13 +267,13 @@ class _Runner:
                 texture.directory,
                 name=request.asset_name,
                 stem=request.stem,
-                height_m=request.height_m,
+                height_m=self._height_m(mesh),
                 formats=request.formats,
                 provenance=provenance,
                 progress=progress,
             ),
         )
-        pictures = self._stage(
+        pictures = self.stage(
             "preview",
             {"preview": plain(preset.preview), "stem": request.stem},
             [views, export],
@@ -293,9 +293,18 @@ class _Runner:
 
     def _views(self, seed: int, progress: Progress) -> StageOutput:
         config = self.request.preset.views
-        return self._stage(
+        return self.stage(
             "views",
             {
+    def _height_m(self, mesh: StageOutput) -> float:
+        """What was asked for; of a reconstruction the height that the object has in its views' world."""
+        if self.request.scale_m is None:
+            return self.request.height_m
+        from pipeline.artifacts import load_mesh
+        from recon.asset import height_of
+
+        return self.request.scale_m * height_of(load_mesh(mesh / stages.MESH_FILE))
+
                 "prompt": _prompt_key(self.request),
                 "views": plain(config),
                 "seed": seed,
@@ -307,7 +316,7 @@ class _Runner:
             progress,
         )
 
-    def _stage(
+    def stage(
         self,
         name: StageName,
         params: dict[str, object],
@@ -331,7 +340,7 @@ class _Runner:
         return output
 
 
-def _finish(
+def finish(
     request: Request,
     directory: Path,
     kept: Path,
@@ -374,6 +383,9 @@ def _finish(
         environment(weights),
         {name: file_sha256(path) for name, path in files.items()},
         {str(variant.seed): variant.score for variant in tried},
+    if stages.POSED_FILE in outputs["views"].hashes:
+        posed = json.loads((outputs["views"] / stages.POSED_FILE).read_text(encoding="utf-8"))
+        report = replace(report, reconstruction=posed, warnings=(*report.warnings, *posed["warnings"]))
     )
     report.save(kept / "report.json")
     receipt.save(kept / "receipt.json")
@@ -487,7 +499,7 @@ def resolved_device(device: Device) -> Literal["cpu", "cuda"]:
     return "cuda" if available else "cpu"
 
 
-def _save_request(request: Request, image: Image.Image | None, kept: Path) -> None:
+def save_request(request: Request, image: Image.Image | None, kept: Path) -> None:
     """For `--resume`, before anything can fail."""
     if image is not None:
         part = kept / f".{IMAGE_FILE}.part"
@@ -528,6 +540,8 @@ def _files_of_last_run(directory: Path) -> set[str]:
     except InputError:
         return set()
     return {
+    if request.views_sha256 is not None:
+        out["views"] = request.views_sha256[:16]
         name
         for name, digest in last.outputs.items()
         if Path(name).name == name

@@ -19,7 +19,7 @@ import torch
 from pipeline.artifacts import load_material, load_mesh, save_material, save_mesh
 from pipeline.config import plain
 from pipeline.consistency import Consistency, view_consistency
-from pipeline.preset import MeshConfig, PreviewConfig, ViewsConfig
+from pipeline.preset import MeshConfig, PreviewConfig, ReconstructConfig, ViewsConfig
 from pipeline.prompt import Prompt
 from render.cameras import Cameras, orbit_cameras
 from render.gbuffer import ViewSet
@@ -28,6 +28,7 @@ from render.progress import Progress, silent
 if TYPE_CHECKING:
     from pipeline.distillation import DistillationConfig
     from pipeline.source import ModelSource
+    from pipeline.transforms_json import PosedSet
     from recon.bake import BakeConfig
     from recon.export import Format
     from recon.fields import SeedConfig
@@ -51,6 +52,9 @@ VERSIONS: dict[StageName, int] = {
 
 VIEWS_FILE = "views.safetensors"
 DRAWN_FILE = "drawn.safetensors"
+TEXTURE_VIEWS_FILE = "texture_views.safetensors"
+"""Of a reconstruction: the views in the pictures' own resolution, which only the texture needs."""
+POSED_FILE = "posed.json"
 FIELD_FILE = "field.safetensors"
 MESH_FILE = "mesh.safetensors"
 MATERIAL_FILE = "material.safetensors"
@@ -119,6 +123,55 @@ def draw_views(
     (out / "views.json").write_text(json.dumps(plain(drawn), indent=1), encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class PosedSource:
+    """What the views stage of a reconstruction found out, `posed.json`."""
+
+    center: tuple[float, float, float]
+    """Of the unit ball, in the set's world turned +Y up."""
+    radius: float
+    """Of the unit ball, in the set's units (metres, as far as the asset is concerned)."""
+    up: str
+    """Axis of the set's world that became +Y."""
+    cut_out: str
+    """How the object was told from the background."""
+    views: int
+    size_px: int
+    """Side of the views' windows, for the texture."""
+    channels: tuple[str, ...]
+    warnings: tuple[str, ...]
+
+
+def read_views(out: Path, posed: PosedSet, config: ReconstructConfig, *, progress: Progress = silent) -> None:
+    """A folder's posed pictures in place of drawn ones. Writes `views.safetensors` (for field and surface),
+    `texture_views.safetensors`, `drawn.safetensors` (a few, for the picture of them), `views.json`
+    (`DrawnViews`) and `posed.json` (`PosedSource`).
+    """
+    from pipeline.posed_views import load_views, sized
+
+    found = load_views(posed, max_side=config.texture_view_size, progress=progress)
+    views = found.views
+    small = sized(views, min(config.view_size, views.cameras.width))
+    small.save(out / VIEWS_FILE)
+    views.save(out / TEXTURE_VIEWS_FILE)
+    shown = sorted({round(i * (len(views) - 1) / 11) for i in range(12)})
+    sized(small[shown], min(160, small.cameras.width)).save(out / DRAWN_FILE)
+    drawn = DrawnViews(view_consistency(small), None, (), True)
+    (out / "views.json").write_text(json.dumps(plain(drawn), indent=1), encoding="utf-8")
+    x, y, z = (float(value) for value in found.placement.center)
+    source = PosedSource(
+        center=(x, y, z),
+        radius=found.placement.radius,
+        up=found.up,
+        cut_out=found.method,
+        views=len(views),
+        size_px=views.cameras.width,
+        channels=tuple(views.gbuffer.channels()),
+        warnings=found.warnings,
+    )
+    (out / POSED_FILE).write_text(json.dumps(plain(source), indent=1), encoding="utf-8")
+
+
 def load_drawn(path: Path) -> DrawnViews:
     """Read `views.json`."""
     data = json.loads(path.read_text(encoding="utf-8"))
@@ -140,20 +193,18 @@ def fit_field(
     *,
     progress: Progress = silent,
 ) -> None:
-    """Writes `field.safetensors` (a `GaussianField`) and `fit.json` (the whole `FitReport`)."""
-    from recon.fields.gaussians import GaussianField
-    from recon.fit import fit
+    """Writes `field.safetensors` (of the kind `config.field`) and `fit.json` (the whole `FitReport`)."""
+    from recon.fit import fit_views
 
     views = ViewSet.load(views_dir / VIEWS_FILE)
-    field = GaussianField.from_views(views, seeds)
     guidance = None
     if distillation is not None:
         from pipeline.distillation import Distillation
 
         progress(0.0, "loading the model")
         guidance = Distillation(model.load().denoiser(prompt, views, guidance_scale), distillation)
-    report = fit(
-        field, views, config, guidance=guidance, generator=stage_generator(seed, "field"), progress=progress
+    field, report = fit_views(
+        views, seeds, config, guidance=guidance, generator=stage_generator(seed, "field"), progress=progress
     )
     field.save(out / FIELD_FILE)
     (out / "fit.json").write_text(json.dumps(plain(report), indent=1), encoding="utf-8")
@@ -163,13 +214,18 @@ def surface(
     out: Path, views_dir: Path, field_dir: Path, config: SurfaceConfig, *, progress: Progress = silent
 ) -> None:
     """Writes `mesh.safetensors`: the dense surface."""
-    from recon.fields.gaussians import GaussianField
+    from recon.fields import load_field
+    from recon.fields.sdf import SdfField
     from recon.surface import extract_surface
 
     views = ViewSet.load(views_dir / VIEWS_FILE)
-    field = GaussianField.load(field_dir / FIELD_FILE)
+    field = load_field(field_dir / FIELD_FILE)
     with torch.no_grad():
-        save_mesh(extract_surface(field, views, config, progress=progress), out / MESH_FILE)
+        if isinstance(field, SdfField):
+            dense = field.surface(config.relax_rounds, config.min_component, progress=progress)
+        else:
+            dense = extract_surface(field, views, config, progress=progress)
+        save_mesh(dense, out / MESH_FILE)
 
 
 def mesh(
@@ -197,10 +253,11 @@ def texture(
 ) -> None:
     """Writes `material.safetensors`: the baked maps."""
     from recon.bake import bake
-    from recon.fields.gaussians import GaussianField
+    from recon.fields import load_field
 
-    views = ViewSet.load(views_dir / VIEWS_FILE)
-    field = GaussianField.load(field_dir / FIELD_FILE)
+    sharp = views_dir / TEXTURE_VIEWS_FILE
+    views = ViewSet.load(sharp if sharp.is_file() else views_dir / VIEWS_FILE)
+    field = load_field(field_dir / FIELD_FILE)
     with torch.no_grad():
         material = bake(load_mesh(mesh_dir / MESH_FILE), views, field, config, progress=progress)
     save_material(material, out / MATERIAL_FILE)
@@ -222,7 +279,7 @@ def export_files(
     """Writes the asset's files, always a GLB among them, and `inspection.json`."""
     from recon.asset import Asset
     from recon.export import export
-    from recon.fields.gaussians import GaussianField
+    from recon.fields import load_field
     from recon.inspect import inspect
 
     asset = Asset(
@@ -231,7 +288,7 @@ def export_files(
         name=name,
         height_m=height_m,
         provenance=provenance,
-        splats=GaussianField.load(field_dir / FIELD_FILE),
+        splats=load_field(field_dir / FIELD_FILE).splats() if "splat" in formats else None,
     )
     progress(0.0, "writing")
     with torch.no_grad():

@@ -7,13 +7,18 @@ that the same seed gives the same field.
 
 from __future__ import annotations
 
+import dataclasses
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from recon.fields.gaussians import GaussianField
+from recon.fields.sdf import SdfField
+from recon.fields.seeding import SeedConfig
+from recon.fit_sdf import NerfConfig, fit_sdf
 from recon.guidance import Guidance, Objective
 from recon.losses import LossWeights, gbuffer_loss, psnr, silhouette_iou, view_confidence
 from render.cameras import Cameras, orbit_cameras
@@ -26,6 +31,8 @@ from render.progress import Progress, silent
 class FitConfig:
     """Steps, learning rates and losses of a fit."""
 
+    field: Literal["gaussians", "nerf"] = "gaussians"
+    """What is fitted: flat Gaussians, or a field of signed distances (`nerf`)."""
     steps: int = 150
     """Steps on the views alone."""
     guidance_steps: int = 0
@@ -55,7 +62,9 @@ class FitConfig:
     """Gaussians fainter than this at the end are removed."""
     min_contribution_px: float = 0.5
     """So are those whose compositing weights, over all views and a ring of eight, sum to fewer pixels."""
-    weights: LossWeights = field(default_factory=LossWeights)
+    weights: LossWeights = dataclasses.field(default_factory=LossWeights)
+    nerf: NerfConfig = dataclasses.field(default_factory=NerfConfig)
+    """Of the field `nerf` alone."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -101,6 +110,42 @@ class FitReport:
     gaussians: int
     pruned: int
     seconds: float
+
+
+def fit_views(
+    views: ViewSet,
+    seeds: SeedConfig,
+    config: FitConfig,
+    *,
+    guidance: Guidance | None = None,
+    generator: torch.Generator,
+    progress: Progress = silent,
+) -> tuple[GaussianField | SdfField, FitReport]:
+    """A new field of the kind `config.field` that shows what the views show."""
+    match config.field:
+        case "gaussians":
+            field = GaussianField.from_views(views, seeds)
+            report = fit(field, views, config, guidance=guidance, generator=generator, progress=progress)
+            return field, report
+        case "nerf":
+            start = time.perf_counter()
+            found, losses = fit_sdf(
+                views, config.nerf, config.weights, generator=generator, progress=progress
+            )
+            every = max(1, len(views) // 6)
+            some = views[list(range(0, len(views), every))]
+            with torch.no_grad():
+                shown = found.render(some.cameras)
+            return found, FitReport(
+                steps=config.nerf.steps,
+                losses=losses,
+                guidance_losses=[],
+                psnr_db=psnr(shown, some.gbuffer),
+                iou=silhouette_iou(shown, some.gbuffer),
+                gaussians=0,
+                pruned=0,
+                seconds=time.perf_counter() - start,
+            )
 
 
 def fit(

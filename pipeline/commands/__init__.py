@@ -25,8 +25,9 @@ Asset = Annotated[Path, typer.Argument(help="A GLB or a glTF with embedded buffe
 class Resumable:
     """Says how to go on after Ctrl-C."""
 
-    def __init__(self, out: Path) -> None:
+    def __init__(self, out: Path, command: str = "generate") -> None:
         self.out = out
+        self.command = command
 
     def __enter__(self) -> None:
         return None
@@ -34,7 +35,8 @@ class Resumable:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
         if kind is not None and issubclass(kind, KeyboardInterrupt | CanceledError):
             raise CanceledError(
-                f"Stopped. Finished stages are kept; go on with: maquette generate --resume --out {self.out}"
+                "Stopped. Finished stages are kept; go on with: "
+                f"maquette {self.command} --resume --out {self.out}"
             ) from None
 
 

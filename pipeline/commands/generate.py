@@ -70,10 +70,11 @@ def generate(
             result = run.resume(out, prompt=prompt, observer=bar, **given)
         else:
             result = run.generate(prompt or "", out=out, observer=bar, **given)
-    _print_result(result)
+    print_result(result)
 
 
-def _print_result(result: Result) -> None:
+def print_result(result: Result) -> None:
+    """The files of a run, and what it cost."""
     report = result.report
     if len(report.variants) > 1:
         for variant in sorted(report.variants, key=lambda variant: -variant.score):

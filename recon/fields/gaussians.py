@@ -106,6 +106,10 @@ class GaussianField:
         """The chosen Gaussians, as new leaves."""
         return GaussianField(**{name: value[keep].clone() for name, value in self.state_dict().items()})
 
+    def splats(self) -> GaussianField:
+        """Itself: what splat files hold."""
+        return self
+
     def to(self, device: torch.device | str) -> GaussianField:
         return replace(self, **{name: value.to(device) for name, value in self.state_dict().items()})
 

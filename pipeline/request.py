@@ -39,6 +39,10 @@ class Request:
     stem: str
     """Name of the files, without suffix."""
     device: Literal["cpu", "cuda"]
+    views_sha256: str | None = None
+    """Of a reconstruction: of the posed views' files, which take the place of a prompt."""
+    scale_m: float | None = None
+    """Of a reconstruction: metres per unit of the unit ball, in place of `height_m`."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= MAX_SEED:

@@ -1,0 +1,1 @@
+"""The service's commands, one file each, registered by `worker.cli`."""

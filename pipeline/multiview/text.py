@@ -17,6 +17,7 @@ from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pipeline.multiview.minilm import MiniLM
 from render.errors import InputError
 
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -31,12 +32,16 @@ def find_weights(configured: Path | None = None) -> Path:
         if not (configured / "model.safetensors").is_file():
             raise InputError(f"no text encoder in {configured}: model.safetensors is missing there")
         return configured
-    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.constants import HF_HUB_CACHE
 
-    cached = try_to_load_from_cache(_HUB_NAME, "model.safetensors")
-    tokenizer = try_to_load_from_cache(_HUB_NAME, "tokenizer.json")
-    if isinstance(cached, str) and isinstance(tokenizer, str):
-        return Path(cached).parent
+    # Asking the hub's library takes half a second, so only where there is something to find.
+    if (Path(HF_HUB_CACHE) / f"models--{_HUB_NAME.replace('/', '--')}").is_dir():
+        from huggingface_hub import try_to_load_from_cache
+
+        cached = try_to_load_from_cache(_HUB_NAME, "model.safetensors")
+        tokenizer = try_to_load_from_cache(_HUB_NAME, "tokenizer.json")
+        if isinstance(cached, str) and isinstance(tokenizer, str):
+            return Path(cached).parent
     spec = importlib.util.find_spec(_PACKAGE)
     if spec is not None and spec.origin is not None:
         folder = Path(spec.origin).parent / "model"
@@ -62,19 +67,14 @@ class TextEncoder:
 
     def __init__(self, folder: Path | None = None, device: str = "cpu") -> None:
         from tokenizers import Tokenizer
-        from transformers import BertConfig, BertModel
 
         self.folder = find_weights(folder)
         check_hash(self.folder / "model.safetensors")
         self.tokenizer: Tokenizer = Tokenizer.from_file(str(self.folder / "tokenizer.json"))
         self.tokenizer.no_padding()
         self.tokenizer.enable_truncation(128)
-        model = BertModel(BertConfig.from_pretrained(self.folder), add_pooling_layer=False)
-        weights = load_file(self.folder / "model.safetensors")
-        kept = {name: weights[name] for name in model.state_dict() if name in weights}
-        model.load_state_dict(kept)  # all but the pooling layer, which sentence embeddings do not use
-        self.model = model.eval().requires_grad_(False).to(device)
         self.device = torch.device(device)
+        self.model = MiniLM(load_file(self.folder / "model.safetensors"), self.device)
 
     @torch.no_grad()
     def tokens(self, texts: list[str], length: int = 24) -> Float[Tensor, "n t 384"]:
@@ -82,17 +82,17 @@ class TextEncoder:
         encoded = [self.tokenizer.encode(text.lower()) for text in texts]
         longest = max(length, max((len(e.ids) for e in encoded), default=0))
         ids = torch.zeros(len(texts), longest, dtype=torch.long)
-        mask = torch.zeros(len(texts), longest, dtype=torch.long)
+        mask = torch.zeros(len(texts), longest, dtype=torch.bool)
         for i, (text, encoding) in enumerate(zip(texts, encoded, strict=True)):
             if text.strip():
                 ids[i, : len(encoding.ids)] = torch.tensor(encoding.ids)
-                mask[i, : len(encoding.ids)] = 1
+                mask[i, : len(encoding.ids)] = True
         used = mask.any(-1)
         out = torch.zeros(len(texts), longest, WIDTH)
         written = torch.arange(len(texts))[used]
         for batch in written.split(64) if len(written) else ():
-            hidden = self.model(ids[batch].to(self.device), mask[batch].to(self.device)).last_hidden_state
-            out[batch] = hidden.float().cpu() * mask[batch, :, None]
+            hidden = self.model(ids[batch].to(self.device), mask[batch].to(self.device))
+            out[batch] = hidden.cpu() * mask[batch, :, None]
         return out
 
     def sentences(self, texts: list[str]) -> Float[Tensor, "n 384"]:

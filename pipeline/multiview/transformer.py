@@ -1,187 +1,23 @@
-"""The multi-view diffusion transformer.
-
-A DiT (arXiv:2212.09748, AdaLN-Zero) whose tokens are 2x2 latent patches of all
-views together; every token carries the camera ray of its patch. Blocks attend
-within each view and over all views in turn (as in arXiv:2503.11651), so that the
-views agree at some 70 % of the attention time that all of them always would take. Each view
-has its own noise level: a view at noise 0 is a clean condition for the others
-(as in arXiv:2407.01392), which is how further views of a finished object are
-asked for. Text tokens and the patches of a
-reference picture join the attention over all views as keys and values; they are
-not updated, which saves their share of every block.
-
-The network predicts the flow-matching velocity `noise - clean` (arXiv:2210.02747,
-arXiv:2403.03206) of `x_sigma = (1 - sigma) clean + sigma noise`.
-"""
+"""The multi-view diffusion transformer as a diffusers model; the network is in `transformer_network`."""
 
 from __future__ import annotations
 
-import math
-
-import torch
-import torch.nn.functional as F
 from diffusers import ModelMixin
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from jaxtyping import Float
-from torch import Tensor, nn
 
-from render.cameras import Cameras
+from pipeline.multiview.transformer_network import (
+    PATCH,
+    TransformerNetwork,
+    attend,
+    noise_level_features,
+    ray_features,
+)
 
-PATCH = 2
-_FOURIER_BANDS = 4
-_RAY_FEATURES = 9 + 5 * (1 + 2 * _FOURIER_BANDS)
-
-
-def ray_features(cameras: Cameras, rows: int, columns: int) -> Float[Tensor, "C n f"]:
-    """What each of the `rows x columns` patches of an orthographic view knows of its camera.
-
-    The camera's axes; the point where the patch's ray crosses the plane through
-    the origin, in the world and on that plane, with Fourier features
-    (arXiv:2003.08934, Eq. 4).
-    """
-    patches = cameras.resized(columns, rows)
-    fx, fy, cx, cy = patches.intrinsics[:, None, :].unbind(-1)
-    pixels = patches.pixel_centers().reshape(1, -1, 2)
-    x = (pixels[..., 0] - cx) / fx
-    y = -(pixels[..., 1] - cy) / fy
-    right, up, back = (cameras.c2w[:, None, :3, i] for i in range(3))
-    point = x[..., None] * right + y[..., None] * up
-    coordinates = torch.cat([point, x[..., None], y[..., None]], -1)
-    bands = math.pi * 2.0 ** torch.arange(_FOURIER_BANDS, device=x.device, dtype=x.dtype)
-    angles = (coordinates[..., None] * bands).flatten(-2)
-    axes = torch.cat([right, up, back], -1).expand(-1, x.shape[1], -1)
-    return torch.cat([axes, coordinates, angles.sin(), angles.cos()], -1)
+__all__ = ["PATCH", "MultiViewTransformer", "attend", "noise_level_features", "ray_features"]
 
 
-def noise_level_features(sigma: Float[Tensor, "*s"], width: int) -> Float[Tensor, "*s w"]:
-    """Sinusoidal features of noise levels in [0, 1] (arXiv:1706.03762, on a scale of 1000)."""
-    half = width // 2
-    frequencies = torch.exp(-math.log(10_000.0) * torch.arange(half, device=sigma.device) / half)
-    angles = 1000.0 * sigma[..., None].float() * frequencies
-    return torch.cat([angles.cos(), angles.sin()], -1)
-
-
-def attend(
-    q: Float[Tensor, "b h n d"], k: Float[Tensor, "b h m d"], v: Float[Tensor, "b h m d"]
-) -> Float[Tensor, "b h n d"]:
-    """Scaled dot-product attention.
-
-    On a CPU the plain form: for a few hundred tokens in bf16 it is two to four
-    times as fast as torch's fused kernel, forward and backward (`bench/attention.py`).
-    """
-    if q.device.type == "cpu":
-        return torch.softmax((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2), -1) @ v
-    return F.scaled_dot_product_attention(q, k, v)
-
-
-class Attention(nn.Module):
-    """Multi-head attention over the tokens and, if `cross`, a context; queries and keys normalised."""
-
-    def __init__(self, width: int, heads: int, cross: bool) -> None:
-        super().__init__()
-        self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.context_kv = nn.Linear(width, 2 * width) if cross else None
-        self.out = nn.Linear(width, width)
-
-    def forward(
-        self, x: Float[Tensor, "b n w"], context: Float[Tensor, "b m w"] | None
-    ) -> Float[Tensor, "b n w"]:
-        b, n, w = x.shape
-        dim = w // self.heads
-        q, k, v = self.qkv(x).view(b, n, 3, self.heads, dim).unbind(2)
-        if self.context_kv is not None and context is not None:
-            context_k, context_v = (
-                self.context_kv(context).view(b, context.shape[1], 2, self.heads, dim).unbind(2)
-            )
-            k, v = torch.cat([k, context_k], 1), torch.cat([v, context_v], 1)
-        q, k = F.layer_norm(q, (dim,)), F.layer_norm(k, (dim,))
-        mixed = attend(q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2))
-        result: Tensor = self.out(mixed.transpose(1, 2).reshape(b, n, w))
-        return result
-
-
-class Block(nn.Module):
-    """AdaLN-Zero transformer block, over each view or over all; shift, scale and gate differ between views.
-
-    Squared ReLU (arXiv:2109.08668) in the MLP: as good as GELU and cheaper on a CPU.
-    """
-
-    def __init__(self, width: int, heads: int, mlp_ratio: int, across_views: bool) -> None:
-        super().__init__()
-        self.across_views = across_views
-        self.attention = Attention(width, heads, cross=across_views)
-        self.mlp_in = nn.Linear(width, mlp_ratio * width)
-        self.mlp_out = nn.Linear(mlp_ratio * width, width)
-        self.modulation = nn.Linear(width, 6 * width)
-        nn.init.zeros_(self.modulation.weight)
-        nn.init.zeros_(self.modulation.bias)
-
-    def forward(
-        self, x: Float[Tensor, "b v n w"], context: Float[Tensor, "b m w"], condition: Float[Tensor, "b v w"]
-    ) -> Float[Tensor, "b v n w"]:
-        b, v, n, w = x.shape
-        shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(condition)[:, :, None].chunk(6, -1)
-        hidden = torch.addcmul(shift1, F.layer_norm(x, (w,)), 1 + scale1)
-        if self.across_views:
-            attended = self.attention(hidden.view(b, v * n, w), context).view(b, v, n, w)
-        else:
-            attended = self.attention(hidden.view(b * v, n, w), None).view(b, v, n, w)
-        x = torch.addcmul(x, gate1, attended)
-        hidden = torch.addcmul(shift2, F.layer_norm(x, (w,)), 1 + scale2)
-        return torch.addcmul(x, gate2, self.mlp_out(F.relu(self.mlp_in(hidden)).square()))
-
-
-class ContextBlock(nn.Module):
-    """Plain pre-norm transformer block for the context tokens."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
-        self.mlp_in, self.mlp_out = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-    def forward(self, x: Float[Tensor, "b m w"]) -> Float[Tensor, "b m w"]:
-        b, m, w = x.shape
-        q, k, v = self.qkv(self.norm1(x)).view(b, m, 3, self.heads, w // self.heads).permute(2, 0, 3, 1, 4)
-        x = x + self.out(attend(q, k, v).transpose(1, 2).reshape(b, m, w))
-        result: Tensor = x + self.mlp_out(F.gelu(self.mlp_in(self.norm2(x)), approximate="tanh"))
-        return result
-
-
-class ReferenceEncoder(nn.Module):
-    """A reference picture (RGBA, colour premultiplied, in [0, 1]) to one token per 16x16 pixels."""
-
-    def __init__(self, width: int, heads: int, depth: int) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(
-            nn.PixelUnshuffle(4),
-            nn.Conv2d(64, 96, 3, padding=1),
-            nn.GroupNorm(8, 96),
-            nn.SiLU(),
-            nn.Conv2d(96, 160, 3, stride=2, padding=1),
-            nn.GroupNorm(8, 160),
-            nn.SiLU(),
-            nn.Conv2d(160, width, 3, stride=2, padding=1),
-        )
-        self.position = nn.Parameter(torch.zeros(1, width, 8, 8))
-        nn.init.normal_(self.position, std=0.02)
-        self.blocks = nn.ModuleList(ContextBlock(width, heads) for _ in range(depth))
-
-    def forward(self, picture: Float[Tensor, "b 4 H W"]) -> Float[Tensor, "b m w"]:
-        features = self.stem(picture * 2 - 1)
-        position: Tensor = self.position
-        if features.shape[-2:] != position.shape[-2:]:
-            position = F.interpolate(position.float(), features.shape[-2:], mode="bilinear").to(features)
-        tokens: Tensor = (features + position).flatten(2).transpose(1, 2)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return tokens
-
-
-class MultiViewTransformer(ModelMixin, ConfigMixin):
-    """Velocity of noisy multi-view latents; see the module's text."""
+class MultiViewTransformer(TransformerNetwork, ModelMixin, ConfigMixin):
+    """`TransformerNetwork` with `from_pretrained`, `save_pretrained` and adapters."""
 
     @register_to_config
     def __init__(
@@ -194,58 +30,4 @@ class MultiViewTransformer(ModelMixin, ConfigMixin):
         text_width: int = 384,
         reference_depth: int = 2,
     ) -> None:
-        super().__init__()
-        self.patch_in = nn.Linear(latent_channels * PATCH * PATCH, width)
-        self.ray_mlp = nn.Sequential(nn.Linear(_RAY_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
-        self.noise_mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
-        self.text_in = nn.Linear(text_width, width)
-        self.text_pooled = nn.Linear(text_width, width)
-        self.reference_encoder = ReferenceEncoder(width, heads, reference_depth)
-        self.reference_pooled = nn.Linear(width, width)
-        self.blocks = nn.ModuleList(
-            Block(width, heads, mlp_ratio, across_views=i % 2 == 1) for i in range(depth)
-        )
-        self.final_modulation = nn.Linear(width, 2 * width)
-        self.patch_out = nn.Linear(width, latent_channels * PATCH * PATCH)
-        for layer in (self.final_modulation, self.patch_out):
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
-
-    def context(
-        self, text: Float[Tensor, "b t e"], reference: Float[Tensor, "b 4 H W"] | None
-    ) -> tuple[Float[Tensor, "b m w"], Float[Tensor, "b w"]]:
-        """Context tokens and their pooled summary, the same for every step of a sampling run.
-
-        `text` holds the text encoder's token embeddings, zero at padding; all zero
-        is the unconditional text.
-        """
-        tokens = self.text_in(text)
-        count = (text.abs().amax(-1, keepdim=True) > 0).sum(1).clamp_min(1)
-        pooled = self.text_pooled(text.sum(1) / count)
-        if reference is not None:
-            patches = self.reference_encoder(reference)
-            pooled = pooled + self.reference_pooled(patches.mean(1))
-            tokens = torch.cat([tokens, patches], 1)
-        return tokens, pooled
-
-    def forward(
-        self,
-        latents: Float[Tensor, "b v c h w"],
-        sigma: Float[Tensor, "b v"],
-        rays: Float[Tensor, "b v n f"],
-        context: tuple[Float[Tensor, "b m e"], Float[Tensor, "b e"]],
-    ) -> Float[Tensor, "b v c h w"]:
-        """Velocity of each view's latents at its own noise level. `rays` is `ray_features` of each view."""
-        b, v, c, h, w = latents.shape
-        tokens, pooled = context
-        rows, columns = h // PATCH, w // PATCH
-        patches = latents.view(b, v, c, rows, PATCH, columns, PATCH).permute(0, 1, 3, 5, 2, 4, 6)
-        x = self.patch_in(patches.reshape(b, v, rows * columns, c * PATCH * PATCH)) + self.ray_mlp(rays)
-        level = self.noise_mlp(noise_level_features(sigma, 256).to(x.dtype))
-        condition = F.silu(level + pooled[:, None])
-        for block in self.blocks:
-            x = block(x, tokens, condition)
-        shift, scale = self.final_modulation(condition)[:, :, None].chunk(2, -1)
-        x = self.patch_out(torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), 1 + scale))
-        x = x.view(b, v, rows, columns, c, PATCH, PATCH).permute(0, 1, 4, 2, 5, 3, 6)
-        return x.reshape(b, v, c, h, w)
+        super().__init__(latent_channels, width, depth, heads, mlp_ratio, text_width, reference_depth)

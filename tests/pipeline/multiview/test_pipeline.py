@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,9 @@ from PIL import Image
 
 from pipeline.multiview.autoencoder import GBufferAutoencoder
 from pipeline.multiview.domain import Domain
-from pipeline.multiview.pipeline import MultiViewPipeline, load, reference_tensor, save
+from pipeline.multiview.pipeline import MultiViewPipeline, save
+from pipeline.multiview.sampler import ViewSampler, load, reference_tensor
+from pipeline.multiview.schedule import FlowSchedule
 from pipeline.multiview.transformer import MultiViewTransformer
 from pipeline.prompt import Prompt
 from render.cameras import orbit_cameras
@@ -40,7 +44,7 @@ def pipeline() -> MultiViewPipeline:
 CAMERAS = orbit_cameras([0.0, 120.0, 240.0], [15.0] * 3, 64)
 
 
-def draw(pipeline: MultiViewPipeline, prompt: Prompt, seed: int, scale: float = 3.0) -> ViewSet:
+def draw(pipeline: ViewSampler, prompt: Prompt, seed: int, scale: float = 3.0) -> ViewSet:
     generator = torch.Generator().manual_seed(seed)
     return pipeline(prompt, CAMERAS, num_inference_steps=3, guidance_scale=scale, generator=generator)
 
@@ -112,7 +116,7 @@ def test_saved_pipeline_is_the_same_and_checked(tmp_path: Path) -> None:
     save(original, folder)
     Domain.build(["barrel", "sword"], original.text_encoder).save(folder)
     loaded = load(folder, dtype=torch.float32)
-    save(load(folder), tmp_path / "again")
+    save(MultiViewPipeline.from_pretrained(folder), tmp_path / "again")
     assert str(folder) not in (tmp_path / "again" / "transformer" / "config.json").read_text()
     for name, value in loaded.transformer.state_dict().items():
         assert torch.equal(value, original.transformer.state_dict()[name].float()), name
@@ -128,6 +132,51 @@ def test_saved_pipeline_is_the_same_and_checked(tmp_path: Path) -> None:
     weights.unlink()
     with pytest.raises(InputError, match="missing"):
         load(folder)
+
+
+def test_networks_without_diffusers_draw_the_same(tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    save(tiny_pipeline(), folder)
+    with_diffusers = MultiViewPipeline.from_pretrained(folder, dtype=torch.float32)
+    without = load(folder, dtype=torch.float32)
+    assert not isinstance(without, MultiViewPipeline)
+    drawn = [draw(each, Prompt("a barrel"), 1).gbuffer for each in (with_diffusers, without)]
+    for name, value in drawn[0].channels().items():
+        assert torch.equal(value, drawn[1].channels()[name]), name
+    config = folder / "transformer" / "config.json"
+    config.write_text(config.read_text().replace('"depth": 2', '"depth": 3'))
+    with pytest.raises(InputError, match="not a saved TransformerNetwork"):
+        load(folder)
+
+
+@pytest.mark.parametrize("steps", [1, 12, 25, 50])
+@pytest.mark.parametrize("shift", [1.0, 2.0, 3.3])
+def test_schedule_is_that_of_diffusers(tmp_path: Path, steps: int, shift: float) -> None:
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    scheduler.save_pretrained(tmp_path)
+    scheduler.set_timesteps(steps)
+    schedule = FlowSchedule.read(tmp_path / "scheduler_config.json")
+    assert schedule is not None
+    assert torch.equal(schedule.sigmas(steps), scheduler.sigmas)
+
+
+def test_schedule_leaves_to_diffusers_what_it_cannot_be(tmp_path: Path) -> None:
+    FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True).save_pretrained(tmp_path)
+    assert FlowSchedule.read(tmp_path / "scheduler_config.json") is None
+    folder = tmp_path / "model"
+    save(tiny_pipeline(), folder)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=2.0, use_karras_sigmas=True)
+    scheduler.save_pretrained(folder / "scheduler")
+    assert isinstance(load(folder), MultiViewPipeline)
+
+
+def test_a_run_needs_neither_diffusers_nor_transformers() -> None:
+    code = (
+        "import sys, pipeline.run, pipeline.multiview.sampler as s; s.load().condition(s.Prompt('a barrel'));"
+        "print([n for n in ('diffusers', 'transformers', 'peft', 'torch._dynamo') if n in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
 
 
 def test_reference_is_premultiplied() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pipeline.multiview.text import TextEncoder, check_hash, find_weights
 from render.errors import InputError
@@ -42,3 +43,16 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"other")
     with pytest.raises(InputError, match="sha256"):
         check_hash(find_weights(tmp_path) / "model.safetensors")
+
+
+def test_network_is_that_of_transformers(encoder: TextEncoder) -> None:
+    from transformers import BertConfig, BertModel
+
+    model = BertModel(BertConfig.from_pretrained(encoder.folder), add_pooling_layer=False).eval()
+    weights = load_file(encoder.folder / "model.safetensors")
+    model.load_state_dict({name: weights[name] for name in model.state_dict() if name in weights})
+    ids = torch.tensor([[101, 1037, 8460, 102, 0, 0], [101, 2417, 2009, 2003, 2204, 102]])
+    mask = ids > 0
+    with torch.no_grad():
+        theirs = model(ids, mask.long()).last_hidden_state
+    torch.testing.assert_close(encoder.model(ids, mask)[mask], theirs[mask], atol=2e-6, rtol=1e-5)

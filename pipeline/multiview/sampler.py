@@ -1,0 +1,278 @@
+"""The multi-view diffusion sampler: prompt and cameras in, a `ViewSet` out.
+
+Networks, text encoder and Euler steps in plain torch: what a run needs. `pipeline` makes a diffusers
+`DiffusionPipeline` of it, whose saved folder `load` reads; importing diffusers takes longer than
+drawing the views of a draft. All views are denoised together; any number of them, at any orthographic
+camera that looks at the origin.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from PIL import Image
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pipeline.models import verified_model
+from pipeline.multiview.autoencoder_network import DOWNSAMPLING, AutoencoderNetwork
+from pipeline.multiview.codec import decode_gbuffer, encode_gbuffer
+from pipeline.multiview.domain import CONCEPTS, Domain, DomainScore
+from pipeline.multiview.schedule import FlowSchedule
+from pipeline.multiview.text import TextEncoder
+from pipeline.multiview.transformer_network import PATCH, TransformerNetwork, ray_features
+from pipeline.prompt import Prompt
+from render.cameras import Cameras
+from render.errors import InputError
+from render.gbuffer import GBuffer, ViewSet
+from render.progress import Progress, silent
+
+REFERENCE_SIZE = 128
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a prompt becomes: context tokens with and without it."""
+
+    conditional: tuple[Tensor, Tensor]
+    unconditional: tuple[Tensor, Tensor]
+
+
+class ViewSampler:
+    """Draws G-buffers of one object from many cameras. `load` makes one of a saved pipeline."""
+
+    autoencoder: AutoencoderNetwork
+    transformer: TransformerNetwork
+
+    def __init__(
+        self, autoencoder: AutoencoderNetwork, transformer: TransformerNetwork, schedule: FlowSchedule
+    ) -> None:
+        self.autoencoder, self.transformer, self._schedule = autoencoder, transformer, schedule
+        self._text_encoder: TextEncoder | None = None
+        self.known: Domain | None = None
+        """What the model was trained on; `load` sets it."""
+
+    @property
+    def text_encoder(self) -> TextEncoder:
+        """MiniLM, loaded at the first use."""
+        if self._text_encoder is None:
+            self._text_encoder = TextEncoder()
+        return self._text_encoder
+
+    @torch.no_grad()
+    def condition(self, prompt: Prompt) -> Conditioning:
+        """Context tokens of the prompt, and of its absence (or its negative text) for guidance."""
+        dtype, device = self.transformer.dtype, self.transformer.device
+        text = self.text_encoder.tokens([prompt.text, prompt.negative]).to(device, dtype)
+        reference = None
+        if prompt.image is not None:
+            reference = reference_tensor(prompt.image, REFERENCE_SIZE).to(device, dtype)
+        return Conditioning(
+            self.transformer.context(text[:1], reference), self.transformer.context(text[1:], None)
+        )
+
+    def velocity(
+        self,
+        noisy: Float[Tensor, "v c h w"],
+        sigma: Float[Tensor, " v"],
+        rays: Float[Tensor, "v n f"],
+        conditioning: Conditioning,
+        guidance_scale: float,
+    ) -> Float[Tensor, "v c h w"]:
+        """Guided velocity `uncond + s * (cond - uncond)` of all views, fp32."""
+        dtype = self.transformer.dtype
+        x, level, camera = noisy[None].to(dtype), sigma[None], rays[None].to(dtype)
+        conditional = self.transformer(x, level, camera, conditioning.conditional).float()[0]
+        if guidance_scale == 1:
+            return conditional
+        unconditional = self.transformer(x, level, camera, conditioning.unconditional).float()[0]
+        return unconditional + guidance_scale * (conditional - unconditional)
+
+    def encode_views(self, gbuffer: GBuffer, cameras: Cameras) -> Float[Tensor, "C c h w"]:
+        """Latents of views, fp32; differentiable."""
+        image = encode_gbuffer(gbuffer, cameras).to(self.autoencoder.dtype)
+        return self.autoencoder.encode(image.contiguous(memory_format=torch.channels_last)).float()
+
+    def decode_views(self, latents: Float[Tensor, "C c h w"], cameras: Cameras) -> GBuffer:
+        """G-buffers of latents; differentiable."""
+        latents = latents.to(self.autoencoder.dtype).contiguous(memory_format=torch.channels_last)
+        return decode_gbuffer(self.autoencoder.decode(latents).float(), cameras)
+
+    def rays(self, cameras: Cameras) -> Float[Tensor, "C n f"]:
+        """The transformer's camera features."""
+        cell = DOWNSAMPLING * PATCH
+        return ray_features(cameras, cameras.height // cell, cameras.width // cell)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        prompt: Prompt,
+        cameras: Cameras,
+        *,
+        num_inference_steps: int = 25,
+        guidance_scale: float = 3.0,
+        generator: torch.Generator | None = None,
+        progress: Progress = silent,
+    ) -> ViewSet:
+        """Draw the views. `cameras` are orthographic, with sides that are multiples of 16 pixels."""
+        if cameras.projection != "orthographic":
+            raise ValueError("generated views are orthographic")
+        device = self.transformer.device
+        cameras = cameras.to(device)
+        conditioning = self.condition(prompt)
+        rays = self.rays(cameras)
+        shape = (
+            len(cameras),
+            self.transformer.latent_channels,
+            cameras.height // DOWNSAMPLING,
+            cameras.width // DOWNSAMPLING,
+        )
+        # Noise is drawn on the CPU, so that a seed means the same on every device.
+        noise = torch.randn(shape, generator=generator).to(device)
+
+        def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
+            level = sigma.to(latents).expand(len(cameras))
+            return self.velocity(latents, level, rays, conditioning, guidance_scale)
+
+        latents = self.integrate(noise, num_inference_steps, velocity, progress)
+        views = ViewSet(cameras.to("cpu"), binary_coverage(self.decode_views(latents, cameras).to("cpu")))
+        progress(1.0)
+        return views
+
+    def integrate(
+        self,
+        noise: Float[Tensor, "v c h w"],
+        steps: int,
+        velocity: Callable[[Tensor, Tensor], Tensor],
+        progress: Progress,
+    ) -> Float[Tensor, "v c h w"]:
+        """Euler steps from noise to latents along `velocity(latents, sigma)`."""
+        sigmas = self._schedule.sigmas(steps).to(noise.device)
+        latents = noise
+        for step, sigma in enumerate(sigmas[:-1]):
+            progress(step / steps)
+            latents = latents + (sigmas[step + 1] - sigma) * velocity(latents, sigma)
+        return latents
+
+    def domain(self, text: str) -> DomainScore | None:
+        """How near the text is to what the model knows; None for a model that does not say what it knows."""
+        return None if self.known is None else self.known.score(text, self.text_encoder)
+
+    def denoiser(self, prompt: Prompt, views: ViewSet, guidance_scale: float) -> ViewDenoiser:
+        """The denoiser for score distillation: knows the prompt and the generated views."""
+        return ViewDenoiser(self, self.condition(prompt), views, guidance_scale)
+
+
+class ViewDenoiser:
+    """Predicts clean latents of noisy views beside the generated ones, which are given clean."""
+
+    def __init__(
+        self, pipeline: ViewSampler, conditioning: Conditioning, views: ViewSet, guidance_scale: float
+    ) -> None:
+        self._pipeline, self._conditioning, self._scale = pipeline, conditioning, guidance_scale
+        device = pipeline.transformer.device
+        cameras = views.cameras.to(device)
+        self._rays = pipeline.rays(cameras)
+        with torch.no_grad():
+            self._latents = pipeline.encode_views(views.gbuffer.to(device), cameras)
+
+    def encode(self, gbuffer: GBuffer, cameras: Cameras) -> Float[Tensor, "C c h w"]:
+        """Latents of rendered views, differentiable."""
+        return self._pipeline.encode_views(gbuffer, cameras)
+
+    def decode(self, latents: Float[Tensor, "C c h w"], cameras: Cameras) -> GBuffer:
+        """What latents show."""
+        return self._pipeline.decode_views(latents, cameras)
+
+    @torch.no_grad()
+    def predict_clean(
+        self, noisy: Float[Tensor, "C c h w"], sigma: float, cameras: Cameras
+    ) -> Float[Tensor, "C c h w"]:
+        """Guided estimate of the clean latents: `x_sigma - sigma * velocity`."""
+        count = len(noisy)
+        joined = torch.cat([noisy.float(), self._latents])
+        rays = torch.cat([self._pipeline.rays(cameras), self._rays])
+        level = torch.zeros(len(joined), device=joined.device)
+        level[:count] = sigma
+        velocity = self._pipeline.velocity(joined, level, rays, self._conditioning, self._scale)
+        return noisy.float() - sigma * velocity[:count]
+
+
+def binary_coverage(gbuffer: GBuffer, threshold: float = 0.5) -> GBuffer:
+    """Channels zeroed where coverage is below the threshold: what lies there is not part of the object."""
+    keep = (gbuffer.alpha >= threshold).float()
+    return GBuffer(**{name: value * keep for name, value in gbuffer.channels().items()})
+
+
+def reference_tensor(image: Image.Image, size: int) -> Float[Tensor, "1 4 s s"]:
+    """A square RGBA picture as the reference encoder reads it: premultiplied, in [0, 1]."""
+    pixels = (
+        np.asarray(image.convert("RGBa").resize((size, size), Image.Resampling.LANCZOS), np.float32) / 255
+    )
+    return torch.from_numpy(pixels).permute(2, 0, 1)[None].clone()
+
+
+Network = TypeVar("Network", bound=nn.Module)
+Sampler = TypeVar("Sampler", bound=ViewSampler)
+
+
+def working_dtype(device: torch.device) -> torch.dtype:
+    """bf16 where the machine multiplies it natively."""
+    if device.type == "cuda":
+        return torch.bfloat16
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if native else torch.float32
+
+
+def load(folder: Path | None = None, device: str = "cpu", dtype: torch.dtype | None = None) -> ViewSampler:
+    """The pipeline in `folder` (by default the shipped one), its hashes checked, without diffusers.
+
+    `dtype` None chooses bf16 where the machine multiplies it natively and fp32
+    elsewhere. A scheduler that `FlowSchedule` cannot be comes with diffusers: `MultiViewPipeline`.
+    """
+    directory = verified_model(folder).directory
+    schedule = FlowSchedule.read(directory / "scheduler" / "scheduler_config.json")
+    if schedule is None:
+        from pipeline.multiview import pipeline
+
+        return pipeline.load(folder, device, dtype)
+    dtype = dtype or working_dtype(torch.device(device))
+    sampler = ViewSampler(
+        _network(AutoencoderNetwork, directory / "autoencoder", dtype),
+        _network(TransformerNetwork, directory / "transformer", dtype),
+        schedule,
+    )
+    return prepared(sampler, directory, device)
+
+
+def prepared(sampler: Sampler, folder: Path, device: str) -> Sampler:
+    """The sampler ready to draw: on the device, with the list of what it knows."""
+    if (folder / CONCEPTS).is_file():
+        sampler.known = Domain.load(folder)
+    sampler.autoencoder.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    sampler.transformer.eval().to(device)
+    return sampler
+
+
+def _network(kind: type[Network], folder: Path, dtype: torch.dtype) -> Network:
+    """A network as diffusers saved it; `InputError` when its configuration and weights do not fit."""
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        with torch.random.fork_rng(devices=[]):
+            network = kind(**{name: value for name, value in config.items() if not name.startswith("_")})
+        weights = load_file(folder / "diffusion_pytorch_model.safetensors")
+        cast = {
+            name: value.to(dtype) if value.is_floating_point() else value for name, value in weights.items()
+        }
+        network.load_state_dict(cast, assign=True)
+    except (OSError, ValueError, TypeError, RuntimeError, SafetensorError) as error:
+        raise InputError(f"{folder} is not a saved {kind.__name__}: {str(error).splitlines()[0]}") from None
+    return network.requires_grad_(True)

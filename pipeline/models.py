@@ -5,6 +5,7 @@ Reads files and hashes only; nothing here loads a network.
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,6 +75,11 @@ def verified_model(path: Path | None = None) -> ModelInfo:
         sum(file.stat().st_size for file in files),
         card if card.is_file() else None,
     )
+
+
+def revision_of(hashes: dict[str, str]) -> str:
+    """A model's revision: the first 16 digits of the hash of its weight files' hashes."""
+    return hashlib.sha256(json.dumps(sorted(hashes.items())).encode()).hexdigest()[:16]
 
 
 def text_encoder_file() -> tuple[Path, str]:

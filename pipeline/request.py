@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.loras import LoraUse
 from pipeline.preset import Preset
 from recon.export import FORMATS, Format
 from render.errors import InputError
@@ -43,6 +44,8 @@ class Request:
     """Of a reconstruction: of the posed views' files, which take the place of a prompt."""
     scale_m: float | None = None
     """Of a reconstruction: metres per unit of the unit ball, in place of `height_m`."""
+    lora: LoraUse | None = None
+    """What is added to the model's weights."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed <= MAX_SEED:

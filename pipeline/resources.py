@@ -28,3 +28,11 @@ def preset_names() -> list[str]:
     known = [path.stem for path in resource_directory("configs").glob("*.yaml")]
     order = {"draft": 0, "standard": 1, "high": 2}
     return sorted(known, key=lambda name: (order.get(name, len(order)), name))
+
+
+def user_data_directory() -> Path:
+    """Where what a user made for later runs is kept: `$XDG_DATA_HOME/maquette`, or `~/.local/share/...`."""
+    import os
+
+    base = os.environ.get("XDG_DATA_HOME", "")
+    return (Path(base) if Path(base).is_absolute() else Path.home() / ".local" / "share") / "maquette"

@@ -24,6 +24,8 @@ from pipeline import stages
 from pipeline.checkpoints import Checkpoints, StageOutput, file_sha256, peak_memory_mb, publish
 from pipeline.config import build, changed, plain
 from pipeline.image import load_image
+from pipeline.loras import LoraUse, use_lora
+from pipeline.models import revision_of, verified_model
 from pipeline.output_directory import STAGES_DIRECTORY, checked_directory, disk_errors, locked_stages
 from pipeline.preset import Preset, load_preset
 from pipeline.prompt import Prompt
@@ -92,6 +94,7 @@ def generate(
     height_m: float = 1.0,
     formats: Sequence[str] = ("glb",),
     device: Device = "auto",
+    lora: str | None = None,
     model: ViewModel | None = None,
     observer: Observer | None = None,
 ) -> Result:
@@ -99,7 +102,8 @@ def generate(
 
     `polycount` (most triangles) and `texture_size` (pixels) change the preset; `height_m` is the height of
     the asset in metres. With `variants` N, seeds `seed` to `seed + N - 1` are drawn and the most consistent
-    goes on. `model` takes the place of the shipped weights. The same arguments give the same bytes on the
+    goes on. `lora` (`NAME` or `NAME:WEIGHT`, of `maquette finetune`) is added to the shipped weights; `model`
+    takes their place. The same arguments give the same bytes on the
     same processor. Raises `InputError` for what a user can mend.
     """
     directory = Path(out)
@@ -118,6 +122,7 @@ def generate(
         formats=checked_formats(formats),
         stem=slug(directory.resolve().name, 64) or slug(asked.text, 64) or "asset",
         device=resolved_device(device),
+        lora=asked_lora(lora),
     )
     return run(request, directory, image=picture, model=model, observer=observer or Unobserved())
 
@@ -133,7 +138,7 @@ def run(
     """Makes what `request` asks for in `directory`; `image` is its cut-out, if it has one."""
     started = time.perf_counter()
     prompt = Prompt(request.text, image, request.negative)
-    source = ModelSource(model=model, device=request.device)
+    source = ModelSource(model=model, device=request.device, lora=request.lora)
     directory = checked_directory(directory)
     with disk_errors(directory), locked_stages(directory) as kept:
         save_request(request, image, kept)
@@ -291,11 +296,6 @@ class Runner:
             "preview": pictures,
         }
 
-    def _views(self, seed: int, progress: Progress) -> StageOutput:
-        config = self.request.preset.views
-        return self.stage(
-            "views",
-            {
     def _height_m(self, mesh: StageOutput) -> float:
         """What was asked for; of a reconstruction the height that the object has in its views' world."""
         if self.request.scale_m is None:
@@ -305,6 +305,11 @@ class Runner:
 
         return self.request.scale_m * height_of(load_mesh(mesh / stages.MESH_FILE))
 
+    def _views(self, seed: int, progress: Progress) -> StageOutput:
+        config = self.request.preset.views
+        return self.stage(
+            "views",
+            {
                 "prompt": _prompt_key(self.request),
                 "views": plain(config),
                 "seed": seed,
@@ -378,14 +383,14 @@ def finish(
         files={name: path.stat().st_size for name, path in files.items()},
         warnings=(warning,) if warning else (),
     )
+    if stages.POSED_FILE in outputs["views"].hashes:
+        posed = json.loads((outputs["views"] / stages.POSED_FILE).read_text(encoding="utf-8"))
+        report = replace(report, reconstruction=posed, warnings=(*report.warnings, *posed["warnings"]))
     receipt = Receipt(
         request,
         environment(weights),
         {name: file_sha256(path) for name, path in files.items()},
         {str(variant.seed): variant.score for variant in tried},
-    if stages.POSED_FILE in outputs["views"].hashes:
-        posed = json.loads((outputs["views"] / stages.POSED_FILE).read_text(encoding="utf-8"))
-        report = replace(report, reconstruction=posed, warnings=(*report.warnings, *posed["warnings"]))
     )
     report.save(kept / "report.json")
     receipt.save(kept / "receipt.json")
@@ -411,6 +416,7 @@ def resume(
     height_m: float | None = None,
     formats: Sequence[str] | None = None,
     device: Device | None = None,
+    lora: str | None = None,
     model: ViewModel | None = None,
     observer: Observer | None = None,
 ) -> Result:
@@ -438,6 +444,7 @@ def resume(
         height_m=request.height_m if height_m is None else height_m,
         formats=request.formats if formats is None else checked_formats(formats),
         device=request.device if device is None else resolved_device(device),
+        lora=request.lora if lora is None else asked_lora(lora),
     )
     return run(request, directory, image=picture, model=model, observer=observer or Unobserved())
 
@@ -453,6 +460,11 @@ def last_request(directory: Path) -> tuple[Request, Image.Image | None]:
         raise InputError(f"{kept / REQUEST_FILE} cannot be read: {error}") from None
     request = build(Request, data)
     return request, saved_image(request, kept / IMAGE_FILE)
+
+
+def asked_lora(text: str | None) -> LoraUse | None:
+    """What `--lora` asks for, checked against the shipped model; none for no or empty text."""
+    return use_lora(text, revision_of(verified_model().hashes)) if text else None
 
 
 def saved_image(request: Request, path: Path) -> Image.Image | None:
@@ -528,6 +540,8 @@ def _provenance(request: Request, seed: int, weights: dict[str, str]) -> dict[st
     }
     if request.image_sha256 is not None:
         out["image"] = request.image_sha256[:16]
+    if request.views_sha256 is not None:
+        out["views"] = request.views_sha256[:16]
     if request.negative:
         out["negative"] = request.negative
     return out
@@ -540,8 +554,6 @@ def _files_of_last_run(directory: Path) -> set[str]:
     except InputError:
         return set()
     return {
-    if request.views_sha256 is not None:
-        out["views"] = request.views_sha256[:16]
         name
         for name, digest in last.outputs.items()
         if Path(name).name == name

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 
-from pipeline.models import verified_model
+from pipeline.loras import Lora, LoraUse, merge, resolve, weights_of
+from pipeline.models import revision_of, verified_model
 from pipeline.prompt import Prompt
 from render.cameras import Cameras
 from render.gbuffer import ViewSet
@@ -52,24 +53,36 @@ class ModelSource:
     """
 
     def __init__(
-        self, folder: Path | None = None, *, model: ViewModel | None = None, device: str = "cpu"
+        self,
+        folder: Path | None = None,
+        *,
+        model: ViewModel | None = None,
+        device: str = "cpu",
+        lora: LoraUse | None = None,
     ) -> None:
         self._model = model
+        self._lora: tuple[Lora, float] | None = None
         self._device = device
         self._folder: Path | None = None
         self.weights: dict[str, str] = {"model": "given by the caller"}
-        """sha256 of the weight files."""
+        """sha256 of the weight files, the LoRA's too."""
         if model is None:
             info = verified_model(folder)
             self._folder, self.weights = info.directory, info.hashes
+            if lora is not None:
+                self._lora = resolve(lora, revision_of(info.hashes)), lora.weight
+                self.weights = info.hashes | weights_of(lora)
 
     def load(self) -> ViewModel:
         """The pipeline, on the device."""
         if self._model is None:
-            from pipeline.multiview.pipeline import load
+            from pipeline.multiview.sampler import load
 
             assert self._folder is not None
-            self._model = load(self._folder, device=self._device)
+            network = load(self._folder, device=self._device)
+            if self._lora is not None:
+                merge(network.transformer, *self._lora)
+            self._model = network
         return self._model
 
     def drop(self) -> None:

@@ -38,6 +38,9 @@ def generate(
         str | None, typer.Option(help="Of glb, obj, stl, ply, splat; with commas.  [default: glb]")
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.  [default: auto]")] = None,
+    lora: Annotated[
+        str | None, typer.Option(help="A LoRA of maquette finetune: NAME or NAME:WEIGHT, weight 0 to 2.")
+    ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the last run in --out; options given here change it.")
     ] = False,
@@ -61,6 +64,7 @@ def generate(
         "texture_size": texture_size,
         "formats": None if formats is None else names_of(formats),
         "device": device,
+        "lora": lora,
     }
     given = {name: value for name, value in options.items() if value is not None}
     with stage_bar(quiet) as bar, Resumable(out):

@@ -1,4 +1,4 @@
-"""`maquette models`: the shipped weights."""
+"""`maquette models`: the shipped weights and the user's LoRAs."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from pipeline.commands import print_line
 
 
 def models() -> None:
-    """List the shipped model and the text encoder: where they are, their hashes, the model card."""
-    from pipeline.models import text_encoder_file, verified_model
+    """List the shipped model, the text encoder and your LoRAs: where they are and their hashes."""
+    from pipeline.loras import installed_loras
+    from pipeline.models import revision_of, text_encoder_file, verified_model
 
     model = verified_model()
     print_line(f"{model.name}  {model.bytes / 1e6:.1f} MB  {model.directory}")
@@ -18,3 +19,9 @@ def models() -> None:
     path, digest = text_encoder_file()
     print_line(f"text encoder all-MiniLM-L6-v2  {path}")
     print_line(f"  sha256 {digest}")
+    revision = revision_of(model.hashes)
+    for lora in installed_loras():
+        card = lora.card
+        fits = "" if card.revision == revision else f"  made for another revision, {card.revision}"
+        print_line(f"LoRA {card.name}  {len(card.objects)} assets, rank {card.rank}  {lora.directory}{fits}")
+        print_line(f"  sha256 {card.weights_sha256}")

@@ -22,7 +22,16 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pipeline.checkpoints import file_sha256
-from pipeline.loras import CARD, FORMAT, WEIGHTS, LoraCard, checked_name, loras_directory, write_card
+from pipeline.loras import (
+    CARD,
+    FORMAT,
+    WEIGHTS,
+    LoraAsset,
+    LoraCard,
+    checked_name,
+    loras_directory,
+    write_card,
+)
 from pipeline.models import revision_of, verified_model
 from pipeline.training.own_assets import OwnAsset, build_cache, load_assets
 from pipeline.training.train_transformer import (
@@ -345,8 +354,8 @@ def _written(
         alpha=float(config.rank),
         steps=state.steps,
         seed=config.seed,
-        objects={asset.name: list(asset.captions) for asset in (*training, *held_out)},
-        held_out=[asset.name for asset in held_out],
+        objects=tuple(LoraAsset(asset.name, asset.captions) for asset in (*training, *held_out)),
+        held_out=tuple(asset.name for asset in held_out),
         loss_before=state.loss_before,
         loss_after=loss_after,
         weights_sha256=file_sha256(folder / WEIGHTS),

@@ -86,13 +86,13 @@ def read_captions(path: Path, files: Sequence[Path]) -> dict[Path, list[str]]:
         if len(caption) > MAX_CAPTION:
             raise InputError(f"{here}: the caption is longer than {MAX_CAPTION} letters.")
         same = by_name.get(given, [])
-        file = by_path.get((path.parent / given).resolve()) or by_path.get(Path(given).resolve())
-        if file is None and len(same) == 1:
-            file = same[0]
-        if file is None:
+        meant = by_path.get((path.parent / given).resolve()) or by_path.get(Path(given).resolve())
+        if meant is None and len(same) == 1:
+            meant = same[0]
+        if meant is None:
             reason = "names several of them" if len(same) > 1 else "is not among the assets given"
             raise InputError(f"{here}: {given!r} {reason}.")
-        found.setdefault(file, []).append(caption)
+        found.setdefault(meant, []).append(caption)
     return found
 
 

@@ -1,0 +1,185 @@
+"""Screening of prompts and pictures before work, and of results after it.
+
+A policy is an object with three checks; each gives a `Verdict` that goes into the report and the
+receipt. The default policy works offline: folded word lists, then the similarity of the prompt's
+sentence embedding (MiniLM, the model's own text encoder) to blocked concepts against that to allowed
+ones that sound alike. `bench/safety.py` measures its error rates on a labelled list that shares no
+sentence with the concepts.
+
+Pictures are judged by their accompanying text alone: there is no image classifier that is small,
+free for commercial use and shipped. The verdict says `screened=False` then, and a policy with a
+classifier can be put in its place.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Protocol
+
+import yaml
+from PIL import Image
+
+from pipeline.resources import resource_directory
+from render.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.multiview.text import TextEncoder
+    from render.gbuffer import ViewSet
+
+MARGIN = 0.08
+"""How much nearer to a blocked concept than to any allowed one a refused prompt is (cosine)."""
+SIMILARITY = 0.45
+"""How near to a blocked concept a refused prompt is at least (cosine)."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The outcome of one check."""
+
+    allowed: bool
+    policy: str
+    category: str | None = None
+    """What a refusal is about: sexual, minors, hate, gore, self_harm or weapon_making."""
+    reason: str = ""
+    score: float = 0.0
+    """How sure the policy is that this belongs to `category`; 0 to 1, comparable within a policy."""
+    screened: bool = True
+    """False: the policy has no means to judge this, and says so."""
+
+
+class SafetyPolicy(Protocol):
+    """Decides what is made."""
+
+    name: str
+
+    def screen_prompt(self, text: str) -> Verdict:
+        """Before work: the prompt's words. The negative prompt is not screened: it asks for absence."""
+        ...
+
+    def screen_image(self, image: Image.Image, text: str) -> Verdict:
+        """Before work: a picture, beside the words that came with it."""
+        ...
+
+    def screen_views(self, views: ViewSet, text: str) -> Verdict:
+        """After the views are drawn."""
+        ...
+
+
+class RefusedError(InputError):
+    """A request that the safety policy refuses."""
+
+    def __init__(self, verdict: Verdict) -> None:
+        super().__init__(
+            f"Refused by the safety policy {verdict.policy!r} ({verdict.category}): {verdict.reason}. "
+            "If that is wrong, say it in other words."
+        )
+        self.verdict = verdict
+
+
+_LOOKALIKES = str.maketrans("013457@$!|", "oieastasil")
+
+
+def folded(text: str) -> str:
+    """Lower case without accents; digits and signs that stand for letters replaced; spaced letters joined."""
+    decomposed = unicodedata.normalize("NFKD", text.casefold())
+    plain = "".join(c for c in decomposed if not unicodedata.combining(c))
+    words = []
+    for word in re.split(r"[\s,;:()\"]+", plain):
+        # "3d" and "100" stay: only words of letters and signs are read as disguised.
+        if re.search(r"[a-z]", word) and not re.fullmatch(r"\d+[a-z]{1,2}|[a-z]{1,3}\d+", word):
+            word = word.translate(_LOOKALIKES)
+        words.append(word)
+    joined = " ".join(words)
+    # "p o r n", "p.o.r.n" and "p-o-r-n" are one word.
+    joined = re.sub(r"\b(?:[a-z][ .\-_*]){2,}[a-z]\b", lambda m: re.sub(r"[^a-z]", "", m.group()), joined)
+    return re.sub(r"[^a-z0-9]+", " ", joined).strip()
+
+
+class OfflinePolicy:
+    """Word lists and MiniLM similarity; needs no network and no weights of its own."""
+
+    name = "offline-1"
+
+    def __init__(self, encoder: TextEncoder | None = None) -> None:
+        self._encoder = encoder
+        path = resource_directory("assets") / "safety" / "concepts.yaml"
+        data: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        self._patterns = {
+            category: re.compile(rf"\b({'|'.join(re.escape(folded(word)) for word in words)})\b")
+            for category, words in data["words"].items()
+        }
+        self._blocked = [(category, text) for category, texts in data["blocked"].items() for text in texts]
+        self._allowed: list[str] = data["allowed"]
+
+    @cached_property
+    def _text_encoder(self) -> TextEncoder:
+        if self._encoder is None:
+            from pipeline.multiview.text import TextEncoder
+
+            self._encoder = TextEncoder()
+        return self._encoder
+
+    @cached_property
+    def _concepts(self) -> Any:
+        return self._text_encoder.sentences([text for _, text in self._blocked] + self._allowed)
+
+    def screen_prompt(self, text: str) -> Verdict:
+        """Words first, since they cost nothing; then meaning."""
+        plain = folded(text)
+        if not plain:
+            return Verdict(True, self.name)
+        for category, pattern in self._patterns.items():
+            found = pattern.search(plain)
+            if found:
+                return Verdict(False, self.name, category, f"the word {found.group()!r}", 1.0)
+        similarity = self._concepts @ self._text_encoder.sentences([text])[0]
+        blocked, allowed = similarity[: len(self._blocked)], similarity[len(self._blocked) :]
+        nearest = int(blocked.argmax())
+        score, margin = float(blocked[nearest]), float(blocked[nearest] - allowed.max())
+        category, example = self._blocked[nearest]
+        if score >= SIMILARITY and margin >= MARGIN:
+            return Verdict(False, self.name, category, f"it is close to {example!r}", score)
+        return Verdict(True, self.name, score=max(0.0, score))
+
+    def screen_image(self, image: Image.Image, text: str) -> Verdict:
+        """The words alone."""
+        verdict = self.screen_prompt(text)
+        if not verdict.allowed:
+            return verdict
+        return Verdict(True, self.name, reason="no image classifier in this policy", screened=False)
+
+    def screen_views(self, views: ViewSet, text: str) -> Verdict:
+        """The shipped model knows props only; what it drew is not judged again."""
+        return Verdict(True, self.name, reason="no image classifier in this policy", screened=False)
+
+
+class NoPolicy:
+    """Lets everything pass and says so; for users who screen elsewhere."""
+
+    name = "none"
+
+    def screen_prompt(self, text: str) -> Verdict:
+        """Not screened."""
+        return Verdict(True, self.name, screened=False)
+
+    def screen_image(self, image: Image.Image, text: str) -> Verdict:
+        """Not screened."""
+        return Verdict(True, self.name, screened=False)
+
+    def screen_views(self, views: ViewSet, text: str) -> Verdict:
+        """Not screened."""
+        return Verdict(True, self.name, screened=False)
+
+
+POLICIES: dict[str, type[SafetyPolicy]] = {"offline": OfflinePolicy, "none": NoPolicy}
+"""Policies by the name that a configuration gives them."""
+
+
+def require(verdict: Verdict) -> Verdict:
+    """The verdict, or `RefusedError`."""
+    if not verdict.allowed:
+        raise RefusedError(verdict)
+    return verdict

@@ -1,0 +1,68 @@
+"""The offline safety policy: folding of disguised words, refusals with a category, and what stays allowed."""
+
+from __future__ import annotations
+
+import pytest
+
+from pipeline.safety import NoPolicy, OfflinePolicy, RefusedError, folded, require
+
+
+@pytest.fixture(scope="module")
+def policy() -> OfflinePolicy:
+    return OfflinePolicy()
+
+
+@pytest.mark.parametrize(
+    ("text", "plain"),
+    [
+        ("P0RN", "porn"),
+        ("p o r n", "porn"),
+        ("p.o.r.n statue", "porn statue"),
+        ("pörn", "porn"),
+        ("a 3d crate, 100 cm", "a 3d crate 100 cm"),
+        ("\uff50\uff4f\uff52\uff4e", "porn"),
+        ("a b c blocks", "abc blocks"),
+    ],
+)
+def test_disguises_are_folded(text: str, plain: str):
+    assert folded(text) == plain
+
+
+@pytest.mark.parametrize(
+    ("text", "category"),
+    [
+        ("a p0rn figurine", "sexual"),
+        ("Swastika flag", "hate"),
+        ("an auto sear", "weapon_making"),
+        ("a woman with no clothes on", "sexual"),
+        ("chopped-off head of a man, blood everywhere", "gore"),
+        ("printable suppressor for my handgun", "weapon_making"),
+        ("a nude kid", "sexual"),
+    ],
+)
+def test_refusals_name_their_category(policy: OfflinePolicy, text: str, category: str):
+    verdict = policy.screen_prompt(text)
+    assert not verdict.allowed
+    assert verdict.category == category
+    with pytest.raises(RefusedError, match=category) as caught:
+        require(verdict)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a wooden barrel", "a bloody dagger", "a skull", "an assault rifle",
+     "a chicken breast", "a bare tree",
+     "a gallows", "Essex road sign", "a cocktail glass", "a grape press", "scunthorpe station"],
+)  # fmt: skip
+def test_props_that_sound_alike_are_allowed(policy: OfflinePolicy, text: str):
+    assert policy.screen_prompt(text).allowed
+
+
+def test_what_cannot_be_judged_is_called_unscreened(policy: OfflinePolicy):
+    from PIL import Image
+
+    picture = Image.new("RGBA", (8, 8))
+    assert not policy.screen_image(picture, "").screened
+    assert not policy.screen_image(picture, "a nude kid").allowed
+    assert not NoPolicy().screen_prompt("a nude kid").screened

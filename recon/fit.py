@@ -15,9 +15,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from recon.adam import Adam
 from recon.fields.gaussians import GaussianField
 from recon.fields.sdf import SdfField
 from recon.fields.seeding import SeedConfig
+from recon.fit_photos import PhotoConfig, Rates, fit_photos
 from recon.fit_sdf import NerfConfig, fit_sdf
 from recon.guidance import Guidance, Objective
 from recon.losses import LossWeights, gbuffer_loss, psnr, silhouette_iou, view_confidence
@@ -63,6 +65,8 @@ class FitConfig:
     min_contribution_px: float = 0.5
     """So are those whose compositing weights, over all views and a ring of eight, sum to fewer pixels."""
     weights: LossWeights = dataclasses.field(default_factory=LossWeights)
+    photos: PhotoConfig = dataclasses.field(default_factory=PhotoConfig)
+    """Of Gaussians that are fitted to views without depth."""
     nerf: NerfConfig = dataclasses.field(default_factory=NerfConfig)
     """Of the field `nerf` alone."""
 
@@ -124,6 +128,8 @@ def fit_views(
     """A new field of the kind `config.field` that shows what the views show."""
     match config.field:
         case "gaussians":
+            if views.gbuffer.depth is None or views.gbuffer.normal is None:
+                return _from_photos(views, seeds, config, guidance, generator, progress)
             field = GaussianField.from_views(views, seeds)
             report = fit(field, views, config, guidance=guidance, generator=generator, progress=progress)
             return field, report
@@ -146,6 +152,42 @@ def fit_views(
                 pruned=0,
                 seconds=time.perf_counter() - start,
             )
+
+
+def _from_photos(
+    views: ViewSet,
+    seeds: SeedConfig,
+    config: FitConfig,
+    guidance: Guidance | None,
+    generator: torch.Generator,
+    progress: Progress,
+) -> tuple[GaussianField, FitReport]:
+    """Views without depth: from their hull by photometry; guidance comes after that, as for others."""
+    from recon.fields.hull_seeding import seed_hull
+
+    start = time.perf_counter()
+    progress(0.0, "carving")
+    rates = Rates(
+        config.lr_quats, config.lr_log_scales, config.lr_opacity_logits, config.lr_values, config.lr_final
+    )
+    field, losses = fit_photos(
+        seed_hull(views, seeds),
+        views,
+        config.photos,
+        config.weights,
+        rates,
+        config.views_per_step,
+        generator=generator,
+        progress=progress,
+    )
+    rest = dataclasses.replace(config, steps=0, guidance_steps=config.guidance_steps if guidance else 0)
+    report = fit(field, views, rest, guidance=guidance, generator=generator)
+    return field, dataclasses.replace(
+        report,
+        steps=report.steps + len(losses),
+        losses=[*losses, *report.losses],
+        seconds=time.perf_counter() - start,
+    )
 
 
 def fit(
@@ -198,9 +240,7 @@ def fit(
             guidance_losses.append(float(opinion.detach()))
             opinion.backward()
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        for group in optimizer.param_groups:
-            group["lr"] *= decay
+        optimizer.decay(decay)
         _constrain(field, limit)
     for leaf in leaves.values():
         leaf.requires_grad_(False)
@@ -231,16 +271,16 @@ def random_cameras(config: FitConfig, generator: torch.Generator) -> Cameras:
     return orbit_cameras(azimuths.tolist(), elevations.tolist(), config.guidance_size)
 
 
-def _adam(leaves: dict[str, Tensor], config: FitConfig) -> torch.optim.Adam:
+def _adam(leaves: dict[str, Tensor], config: FitConfig) -> Adam:
     rates = {
         "means": config.lr_means,
         "quats": config.lr_quats,
         "log_scales": config.lr_log_scales,
         "opacity_logits": config.lr_opacity_logits,
     }
-    groups = [{"params": [leaf], "lr": rates.get(name, config.lr_values)} for name, leaf in leaves.items()]
     # 3DGS's epsilon: gradients of means over all pixels are far below Adam's default of 1e-8.
-    return torch.optim.Adam(groups, eps=1e-15, betas=(0.9, 0.99), fused=True)
+    each = [(leaf, rates.get(name, config.lr_values)) for name, leaf in leaves.items()]
+    return Adam(each, betas=(0.9, 0.99), eps=1e-15)
 
 
 def _draw(

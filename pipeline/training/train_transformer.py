@@ -31,8 +31,8 @@ class TransformerTraining:
 
     minutes: float = 110.0
     """Planned length; curriculum and final fall of the learning rate follow the clock."""
-    curriculum: tuple[tuple[float, int], ...] = ((0.3, 2), (1.0, 4))
-    """(until this fraction of the run, views per sample)."""
+    curriculum: tuple[tuple[float, tuple[int, ...]], ...] = ((0.75, (2, 4)), (1.0, (4, 8)))
+    """(until this fraction of the run, numbers of views per sample that batches are drawn with)."""
     views_per_batch: int = 64
     learning_rate: float = 8e-4
     muon_learning_rate: float = 1.5e-3
@@ -51,7 +51,8 @@ class TransformerTraining:
     """Words whose objects are drawn more often."""
     common_weight: float = 2.5
     augmented_weight: float = 0.5
-    procedural_weight: float = 1.8
+    procedural_weight: float = 4.0
+    """Of procedural objects: the things that are asked for most, and named the way they are asked for."""
     width: int = 256
     depth: int = 12
     heads: int = 4
@@ -223,7 +224,7 @@ def train_transformer(cache: Path, out: Path, config: TransformerTraining, devic
     start = last_save = time.monotonic()
     first, samples, running = weights.steps, 0, 0.0
     while (fraction := (time.monotonic() - start) / (config.minutes * 60)) < 1:
-        views = next(v for until, v in config.curriculum if fraction <= until)
+        views = int(rng.choice(next(v for until, v in config.curriculum if fraction <= until)))
         count = config.views_per_batch // views
         batch = to_device(source.draw(count, views, rng.uniform() < config.reference_share, rng), device)
         sigma, clean = draw_noise_levels(count, views, config, generator)

@@ -11,8 +11,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.delivery import Result
     from pipeline.prompt import Prompt
-    from pipeline.run import Result, generate
+    from pipeline.run import generate
 
 __all__ = ["Prompt", "Result", "generate"]
 

@@ -18,22 +18,15 @@ from typing import Literal
 from pipeline import stages
 from pipeline.checkpoints import Checkpoints, file_sha256
 from pipeline.config import changed, plain
+from pipeline.delivery import Result, finish
+from pipeline.observer import Observer, Unobserved
 from pipeline.output_directory import STAGES_DIRECTORY, checked_directory, disk_errors, locked_stages
 from pipeline.posed_views import frames_of
 from pipeline.preset import Preset, load_preset
 from pipeline.prompt import Prompt
 from pipeline.request import Device, Request, checked_formats, slug
-from pipeline.run import (
-    Observer,
-    Result,
-    Runner,
-    Unobserved,
-    finish,
-    last_request,
-    resolved_device,
-    save_request,
-    with_changes,
-)
+from pipeline.run import last_request, resolved_device, save_request, with_changes
+from pipeline.run_order import Runner
 from pipeline.source import ModelSource, ViewModel
 from pipeline.transforms_json import PosedSet, read_transforms
 from render.errors import InputError

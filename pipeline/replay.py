@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.delivery import IMAGE_FILE, Result
+from pipeline.observer import Observer, Unobserved
 from pipeline.receipt import Receipt, differences
-from pipeline.run import IMAGE_FILE, Observer, Result, Unobserved, run, saved_image
+from pipeline.run import run, saved_image
 from pipeline.source import ViewModel
 from render.errors import InputError
 

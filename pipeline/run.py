@@ -1,6 +1,4 @@
-"""From a request to files: the stages in their order, each kept when it is finished.
-
-    views -> field -> surface -> mesh -> texture -> export -> preview -> report and receipt
+"""From what a user asks to an asset's files: generate, run again, resume.
 
 Stages are kept in `OUT/.stages`; a run that is repeated, or goes on after Ctrl-C, redoes only
 what is not there or depends on what was changed. Final files are written under temporary names and
@@ -12,72 +10,30 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal
 
 import torch
 from PIL import Image
 
-from pipeline import stages
-from pipeline.checkpoints import Checkpoints, StageOutput, file_sha256, peak_memory_mb, publish
+from pipeline.checkpoints import Checkpoints
 from pipeline.config import build, changed, plain
+from pipeline.delivery import IMAGE_FILE, Result, finish
 from pipeline.image import load_image
 from pipeline.loras import LoraUse, use_lora
 from pipeline.models import revision_of, verified_model
+from pipeline.observer import Observer, Unobserved
 from pipeline.output_directory import STAGES_DIRECTORY, checked_directory, disk_errors, locked_stages
 from pipeline.preset import Preset, load_preset
 from pipeline.prompt import Prompt
-from pipeline.receipt import Receipt, environment
-from pipeline.report import Report, StageCost, Variant, domain_warning
 from pipeline.request import Device, Request, checked_formats, slug
+from pipeline.run_order import Runner
 from pipeline.source import ModelSource, ViewModel
-from pipeline.stages import VERSIONS, StageName
 from render.errors import InputError
-from render.gbuffer import ViewSet
-from render.progress import Progress
 
 REQUEST_FILE = "request.json"
-IMAGE_FILE = "input.png"
-VARIANTS_FILE = "variants.png"
-
-
-@runtime_checkable
-class Observer(Protocol):
-    """Who is told how a run goes."""
-
-    def progress(self, stage: str, fraction: float, message: str) -> None:
-        """`fraction` in [0, 1] of a stage is done. May raise `CanceledError`."""
-
-    def warning(self, message: str) -> None:
-        """The user should know this; the run goes on."""
-
-
-class Unobserved:
-    """The `Observer` that tells nobody."""
-
-    def progress(self, stage: str, fraction: float, message: str) -> None:
-        pass
-
-    def warning(self, message: str) -> None:
-        pass
-
-
-@dataclass(frozen=True)
-class Result:
-    """A finished run."""
-
-    directory: Path
-    files: dict[str, Path]
-    """Final files by name."""
-    report: Report
-    receipt: Receipt
-
-    @property
-    def glb(self) -> Path | None:
-        """The asset as GLB, when that format was asked for."""
-        return self.files.get(f"{self.receipt.request.stem}.glb")
 
 
 def generate(
@@ -150,256 +106,6 @@ def run(
         result = finish(request, directory, kept, outputs, tried, source.weights, started)
         checkpoints.prune()
         return result
-
-
-@dataclass
-class Runner:
-    """The run order. Every method keeps its stage under a key of all that the stage depends on."""
-
-    request: Request
-    prompt: Prompt
-    checkpoints: Checkpoints
-    model: ModelSource
-    observer: Observer
-
-    def best_views(self) -> tuple[StageOutput, int, tuple[Variant, ...]]:
-        """Views of every seed, the best of them, its seed, and all scores."""
-        count = self.request.variants
-        outputs: list[tuple[StageOutput, Variant]] = []
-        for i in range(count):
-            seed = self.request.seed + i
-
-            def scaled(fraction: float, message: str = "", i: int = i) -> None:
-                label = f"variant {i + 1} of {count}" if count > 1 else message
-                self.observer.progress("views", (i + fraction) / count, label)
-
-            output = self._views(seed, scaled)
-            score = stages.load_drawn(output / "views.json").consistency.score
-            outputs.append((output, Variant(seed, round(score, 4))))
-        warning = domain_warning(stages.load_drawn(outputs[0][0] / "views.json"), self.request.text)
-        if warning:
-            self.observer.warning(warning)
-        # The first of equal scores, so that the choice does not hang on the sort.
-        best = max(outputs, key=lambda pair: (pair[1].score, -pair[1].seed))
-        self._variants_sheet(outputs)
-        return best[0], best[1].seed, tuple(variant for _, variant in outputs)
-
-    def _variants_sheet(self, outputs: list[tuple[StageOutput, Variant]]) -> None:
-        if len(outputs) < 2:
-            return
-        from pipeline.variants import variants_sheet
-
-        labels = [f"seed {variant.seed}: {variant.score:.3f}" for _, variant in outputs]
-        sheet = variants_sheet([ViewSet.load(output / stages.DRAWN_FILE) for output, _ in outputs], labels)
-        sheet.save(self.checkpoints.directory / VARIANTS_FILE)
-
-    def make(self, views: StageOutput, seed: int) -> dict[StageName, StageOutput]:
-        """All stages after the views."""
-        request, preset, prompt = self.request, self.request.preset, self.prompt
-        guided = (
-            {"prompt": _prompt_key(request), "seed": seed, "weights": dict(self.model.weights)}
-            if preset.distillation is not None
-            else {"seed": seed}
-        )
-        field = self.stage(
-            "field",
-            {
-                "seeds": plain(preset.seeds),
-                "fit": plain(preset.fit),
-                "distillation": plain(preset.distillation),
-                "guidance_scale": preset.views.guidance_scale,
-                "guided": guided,
-            },
-            [views],
-            lambda out, progress: stages.fit_field(
-                out,
-                views.directory,
-                prompt,
-                preset.seeds,
-                preset.fit,
-                preset.distillation,
-                preset.views.guidance_scale,
-                seed,
-                self.model,
-                progress=progress,
-            ),
-        )
-        self.model.drop()
-        surface = self.stage(
-            "surface",
-            {"surface": plain(preset.surface)},
-            [views, field],
-            lambda out, progress: stages.surface(
-                out, views.directory, field.directory, preset.surface, progress=progress
-            ),
-        )
-        mesh = self.stage(
-            "mesh",
-            {"mesh": plain(preset.mesh), "texture_size": preset.bake.texture_size},
-            [surface],
-            lambda out, progress: stages.mesh(
-                out, surface.directory, preset.mesh, preset.bake.texture_size, progress=progress
-            ),
-        )
-        texture = self.stage(
-            "texture",
-            {"bake": plain(preset.bake)},
-            [views, field, mesh],
-            lambda out, progress: stages.texture(
-                out,
-                views.directory,
-                field.directory,
-                mesh.directory,
-                preset.bake,
-                progress=progress,
-            ),
-        )
-        provenance = _provenance(request, seed, self.model.weights)
-        export = self.stage(
-            "export",
-            {
-                "name": request.asset_name,
-                "stem": request.stem,
-                "height_m": self._height_m(mesh),
-                "formats": list(request.formats),
-                "provenance": plain(provenance),
-            },
-            [field, mesh, texture],
-            lambda out, progress: stages.export_files(
-                out,
-                field.directory,
-                mesh.directory,
-                texture.directory,
-                name=request.asset_name,
-                stem=request.stem,
-                height_m=self._height_m(mesh),
-                formats=request.formats,
-                provenance=provenance,
-                progress=progress,
-            ),
-        )
-        pictures = self.stage(
-            "preview",
-            {"preview": plain(preset.preview), "stem": request.stem},
-            [views, export],
-            lambda out, progress: stages.preview(
-                out, views.directory, export / f"{request.stem}.glb", preset.preview, progress=progress
-            ),
-        )
-        return {
-            "views": views,
-            "field": field,
-            "surface": surface,
-            "mesh": mesh,
-            "texture": texture,
-            "export": export,
-            "preview": pictures,
-        }
-
-    def _height_m(self, mesh: StageOutput) -> float:
-        """What was asked for; of a reconstruction the height that the object has in its views' world."""
-        if self.request.scale_m is None:
-            return self.request.height_m
-        from pipeline.artifacts import load_mesh
-        from recon.asset import height_of
-
-        return self.request.scale_m * height_of(load_mesh(mesh / stages.MESH_FILE))
-
-    def _views(self, seed: int, progress: Progress) -> StageOutput:
-        config = self.request.preset.views
-        return self.stage(
-            "views",
-            {
-                "prompt": _prompt_key(self.request),
-                "views": plain(config),
-                "seed": seed,
-                "device": self.request.device,
-                "weights": dict(self.model.weights),
-            },
-            [],
-            lambda out, _: stages.draw_views(out, self.prompt, config, seed, self.model, progress=progress),
-            progress,
-        )
-
-    def stage(
-        self,
-        name: StageName,
-        params: dict[str, object],
-        inputs: list[StageOutput],
-        function: Callable[[Path, Progress], None],
-        progress: Progress | None = None,
-    ) -> StageOutput:
-        def report(fraction: float, message: str = "") -> None:
-            self.observer.progress(name, fraction, message)
-
-        tell = progress or report
-        tell(0.0)
-        output = self.checkpoints.run(
-            name,
-            VERSIONS[name],
-            {k: plain(v) for k, v in params.items()},
-            inputs,
-            lambda out: function(out, tell),
-        )
-        tell(1.0, "kept from before" if output.reused else "")
-        return output
-
-
-def finish(
-    request: Request,
-    directory: Path,
-    kept: Path,
-    outputs: dict[StageName, StageOutput],
-    tried: tuple[Variant, ...],
-    weights: dict[str, str],
-    started: float,
-) -> Result:
-    """Report, receipt, and all final files at their names."""
-    asset_files = {
-        name: outputs["export"] / name
-        for name in outputs["export"].hashes
-        if name != "inspection.json" and ("glb" in request.formats or not name.endswith(".glb"))
-    }
-    files = asset_files | {name: outputs["preview"] / name for name in outputs["preview"].hashes}
-    if request.image_sha256 is not None:
-        files[IMAGE_FILE] = kept / IMAGE_FILE
-    if len(tried) > 1:
-        files[VARIANTS_FILE] = kept / VARIANTS_FILE
-    fitted = json.loads((outputs["field"] / "fit.json").read_text(encoding="utf-8"))
-    drawn = stages.load_drawn(outputs["views"] / "views.json")
-    warning = domain_warning(drawn, request.text)
-    costs = tuple(StageCost.of(output) for output in outputs.values())
-    report = Report(
-        prompt=request.text,
-        seed=request.seed,
-        preset=request.preset.name,
-        asset=json.loads((outputs["export"] / "inspection.json").read_text(encoding="utf-8")),
-        views=drawn,
-        fit={name: value for name, value in fitted.items() if not isinstance(value, list)},
-        variants=tried,
-        stages=costs,
-        total_s=round(time.perf_counter() - started, 3),
-        peak_mb=round(max(peak_memory_mb(), *(cost.peak_mb for cost in costs if not cost.reused), 0.0), 1),
-        files={name: path.stat().st_size for name, path in files.items()},
-        warnings=(warning,) if warning else (),
-    )
-    if stages.POSED_FILE in outputs["views"].hashes:
-        posed = json.loads((outputs["views"] / stages.POSED_FILE).read_text(encoding="utf-8"))
-        report = replace(report, reconstruction=posed, warnings=(*report.warnings, *posed["warnings"]))
-    receipt = Receipt(
-        request,
-        environment(weights),
-        {name: file_sha256(path) for name, path in files.items()},
-        {str(variant.seed): variant.score for variant in tried},
-    )
-    report.save(kept / "report.json")
-    receipt.save(kept / "receipt.json")
-    files |= {name: kept / name for name in ("report.json", "receipt.json")}
-    stale = _files_of_last_run(directory) - files.keys()
-    publish(files, directory)
-    for name in stale:
-        (directory / name).unlink(missing_ok=True)
-    return Result(directory, {name: directory / name for name in files}, report, receipt)
 
 
 def resume(
@@ -520,43 +226,3 @@ def save_request(request: Request, image: Image.Image | None, kept: Path) -> Non
     part = kept / f".{REQUEST_FILE}.part"
     part.write_text(json.dumps(plain(request), indent=1), encoding="utf-8")
     part.replace(kept / REQUEST_FILE)
-
-
-def _prompt_key(request: Request) -> dict[str, str | None]:
-    return {"text": request.text, "negative": request.negative, "image": request.image_sha256}
-
-
-def _provenance(request: Request, seed: int, weights: dict[str, str]) -> dict[str, str | int | float]:
-    """What the asset says of its making: no clock, no path."""
-    from importlib.metadata import version
-
-    digest = hashlib.sha256(json.dumps(sorted(weights.items())).encode()).hexdigest()
-    out: dict[str, str | int | float] = {
-        "generator": f"maquette {version('maquette')}",
-        "prompt": request.text,
-        "seed": seed,
-        "preset": request.preset.name,
-        "weights": digest[:16],
-    }
-    if request.image_sha256 is not None:
-        out["image"] = request.image_sha256[:16]
-    if request.views_sha256 is not None:
-        out["views"] = request.views_sha256[:16]
-    if request.negative:
-        out["negative"] = request.negative
-    return out
-
-
-def _files_of_last_run(directory: Path) -> set[str]:
-    """Names of files of the run before that are still as it made them: they would look like this run's."""
-    try:
-        last = Receipt.load(directory / "receipt.json")
-    except InputError:
-        return set()
-    return {
-        name
-        for name, digest in last.outputs.items()
-        if Path(name).name == name
-        and (directory / name).is_file()
-        and file_sha256(directory / name) == digest
-    }

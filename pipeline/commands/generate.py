@@ -11,7 +11,7 @@ from pipeline.commands import Out, Quiet, Resumable, names_of, print_line, stage
 from render.errors import InputError
 
 if TYPE_CHECKING:
-    from pipeline.run import Result
+    from pipeline.delivery import Result
 
 
 def generate(

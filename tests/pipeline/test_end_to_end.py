@@ -13,11 +13,12 @@ import trimesh
 from PIL import Image
 
 from pipeline.config import build
+from pipeline.delivery import Result
 from pipeline.models import DEFAULT_MODEL
 from pipeline.preset import Preset
 from pipeline.replay import replay
 from pipeline.resources import resource_directory
-from pipeline.run import Result, generate
+from pipeline.run import generate
 from tests.conftest import BarrelPipeline, barrel
 
 QUICK = build(

@@ -12,11 +12,12 @@ import pytest
 from PIL import Image, ImageDraw
 
 from pipeline import run as run_module
-from pipeline import stages
+from pipeline import run_order, stages
 from pipeline.consistency import Consistency
+from pipeline.observer import Unobserved
 from pipeline.preset import MeshConfig, Preset
 from pipeline.replay import replay
-from pipeline.run import Unobserved, generate, last_request, resume
+from pipeline.run import generate, last_request, resume
 from pipeline.stages import DrawnViews
 from render.errors import CanceledError, InputError
 
@@ -88,7 +89,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> Fakes:
     }.items():
         monkeypatch.setattr(stages, name, function)
     monkeypatch.setattr("pipeline.variants.variants_sheet", lambda sets, labels: Image.new("RGB", (8, 8)))
-    monkeypatch.setattr(run_module.ViewSet, "load", staticmethod(lambda path: None))
+    monkeypatch.setattr(run_order.ViewSet, "load", staticmethod(lambda path: None))
     return made
 
 

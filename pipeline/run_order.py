@@ -1,0 +1,246 @@
+"""The stages in their order, each under a key of all that it depends on.
+
+    views -> field -> surface -> mesh -> texture -> export -> preview
+
+A stage whose key is among what is kept is not run again (`pipeline.checkpoints`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline import stages
+from pipeline.checkpoints import Checkpoints, StageOutput
+from pipeline.config import plain
+from pipeline.observer import Observer
+from pipeline.prompt import Prompt
+from pipeline.report import Variant, domain_warning
+from pipeline.request import Request
+from pipeline.source import ModelSource
+from pipeline.stages import VERSIONS, StageName
+from render.gbuffer import ViewSet
+from render.progress import Progress
+
+VARIANTS_FILE = "variants.png"
+
+
+@dataclass
+class Runner:
+    """The run order. Every method keeps its stage under a key of all that the stage depends on."""
+
+    request: Request
+    prompt: Prompt
+    checkpoints: Checkpoints
+    model: ModelSource
+    observer: Observer
+
+    def best_views(self) -> tuple[StageOutput, int, tuple[Variant, ...]]:
+        """Views of every seed, the best of them, its seed, and all scores."""
+        count = self.request.variants
+        outputs: list[tuple[StageOutput, Variant]] = []
+        for i in range(count):
+            seed = self.request.seed + i
+
+            def scaled(fraction: float, message: str = "", i: int = i) -> None:
+                label = f"variant {i + 1} of {count}" if count > 1 else message
+                self.observer.progress("views", (i + fraction) / count, label)
+
+            output = self._views(seed, scaled)
+            score = stages.load_drawn(output / "views.json").consistency.score
+            outputs.append((output, Variant(seed, round(score, 4))))
+        warning = domain_warning(stages.load_drawn(outputs[0][0] / "views.json"), self.request.text)
+        if warning:
+            self.observer.warning(warning)
+        # The first of equal scores, so that the choice does not hang on the sort.
+        best = max(outputs, key=lambda pair: (pair[1].score, -pair[1].seed))
+        self._variants_sheet(outputs)
+        return best[0], best[1].seed, tuple(variant for _, variant in outputs)
+
+    def _variants_sheet(self, outputs: list[tuple[StageOutput, Variant]]) -> None:
+        if len(outputs) < 2:
+            return
+        from pipeline.variants import variants_sheet
+
+        labels = [f"seed {variant.seed}: {variant.score:.3f}" for _, variant in outputs]
+        sheet = variants_sheet([ViewSet.load(output / stages.DRAWN_FILE) for output, _ in outputs], labels)
+        sheet.save(self.checkpoints.directory / VARIANTS_FILE)
+
+    def make(self, views: StageOutput, seed: int) -> dict[StageName, StageOutput]:
+        """All stages after the views."""
+        request, preset, prompt = self.request, self.request.preset, self.prompt
+        guided = (
+            {"prompt": _prompt_key(request), "seed": seed, "weights": dict(self.model.weights)}
+            if preset.distillation is not None
+            else {"seed": seed}
+        )
+        field = self.stage(
+            "field",
+            {
+                "seeds": plain(preset.seeds),
+                "fit": plain(preset.fit),
+                "distillation": plain(preset.distillation),
+                "guidance_scale": preset.views.guidance_scale,
+                "guided": guided,
+            },
+            [views],
+            lambda out, progress: stages.fit_field(
+                out,
+                views.directory,
+                prompt,
+                preset.seeds,
+                preset.fit,
+                preset.distillation,
+                preset.views.guidance_scale,
+                seed,
+                self.model,
+                progress=progress,
+            ),
+        )
+        self.model.drop()
+        surface = self.stage(
+            "surface",
+            {"surface": plain(preset.surface)},
+            [views, field],
+            lambda out, progress: stages.surface(
+                out, views.directory, field.directory, preset.surface, progress=progress
+            ),
+        )
+        mesh = self.stage(
+            "mesh",
+            {"mesh": plain(preset.mesh), "texture_size": preset.bake.texture_size},
+            [surface],
+            lambda out, progress: stages.mesh(
+                out, surface.directory, preset.mesh, preset.bake.texture_size, progress=progress
+            ),
+        )
+        texture = self.stage(
+            "texture",
+            {"bake": plain(preset.bake)},
+            [views, field, mesh],
+            lambda out, progress: stages.texture(
+                out,
+                views.directory,
+                field.directory,
+                mesh.directory,
+                preset.bake,
+                progress=progress,
+            ),
+        )
+        provenance = _provenance(request, seed, self.model.weights)
+        export = self.stage(
+            "export",
+            {
+                "name": request.asset_name,
+                "stem": request.stem,
+                "height_m": self._height_m(mesh),
+                "formats": list(request.formats),
+                "provenance": plain(provenance),
+            },
+            [field, mesh, texture],
+            lambda out, progress: stages.export_files(
+                out,
+                field.directory,
+                mesh.directory,
+                texture.directory,
+                name=request.asset_name,
+                stem=request.stem,
+                height_m=self._height_m(mesh),
+                formats=request.formats,
+                provenance=provenance,
+                progress=progress,
+            ),
+        )
+        pictures = self.stage(
+            "preview",
+            {"preview": plain(preset.preview), "stem": request.stem},
+            [views, export],
+            lambda out, progress: stages.preview(
+                out, views.directory, export / f"{request.stem}.glb", preset.preview, progress=progress
+            ),
+        )
+        return {
+            "views": views,
+            "field": field,
+            "surface": surface,
+            "mesh": mesh,
+            "texture": texture,
+            "export": export,
+            "preview": pictures,
+        }
+
+    def _height_m(self, mesh: StageOutput) -> float:
+        """What was asked for; of a reconstruction the height that the object has in its views' world."""
+        if self.request.scale_m is None:
+            return self.request.height_m
+        from pipeline.artifacts import load_mesh
+        from recon.asset import height_of
+
+        return self.request.scale_m * height_of(load_mesh(mesh / stages.MESH_FILE))
+
+    def _views(self, seed: int, progress: Progress) -> StageOutput:
+        config = self.request.preset.views
+        return self.stage(
+            "views",
+            {
+                "prompt": _prompt_key(self.request),
+                "views": plain(config),
+                "seed": seed,
+                "device": self.request.device,
+                "weights": dict(self.model.weights),
+            },
+            [],
+            lambda out, _: stages.draw_views(out, self.prompt, config, seed, self.model, progress=progress),
+            progress,
+        )
+
+    def stage(
+        self,
+        name: StageName,
+        params: dict[str, object],
+        inputs: list[StageOutput],
+        function: Callable[[Path, Progress], None],
+        progress: Progress | None = None,
+    ) -> StageOutput:
+        def report(fraction: float, message: str = "") -> None:
+            self.observer.progress(name, fraction, message)
+
+        tell = progress or report
+        tell(0.0)
+        output = self.checkpoints.run(
+            name,
+            VERSIONS[name],
+            {k: plain(v) for k, v in params.items()},
+            inputs,
+            lambda out: function(out, tell),
+        )
+        tell(1.0, "kept from before" if output.reused else "")
+        return output
+
+
+def _prompt_key(request: Request) -> dict[str, str | None]:
+    return {"text": request.text, "negative": request.negative, "image": request.image_sha256}
+
+
+def _provenance(request: Request, seed: int, weights: dict[str, str]) -> dict[str, str | int | float]:
+    """What the asset says of its making: no clock, no path."""
+    from importlib.metadata import version
+
+    digest = hashlib.sha256(json.dumps(sorted(weights.items())).encode()).hexdigest()
+    out: dict[str, str | int | float] = {
+        "generator": f"maquette {version('maquette')}",
+        "prompt": request.text,
+        "seed": seed,
+        "preset": request.preset.name,
+        "weights": digest[:16],
+    }
+    if request.image_sha256 is not None:
+        out["image"] = request.image_sha256[:16]
+    if request.views_sha256 is not None:
+        out["views"] = request.views_sha256[:16]
+    if request.negative:
+        out["negative"] = request.negative
+    return out

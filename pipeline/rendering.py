@@ -9,13 +9,14 @@ from typing import get_args
 
 from pipeline.checkpoints import publish
 from pipeline.output_directory import checked_directory
-from pipeline.stages import render_pictures
 from render.errors import InputError
 from render.glb import load_scene
 from render.preview import Mode
 from render.progress import Progress, silent
-from render.turntable import TurntableConfig
+from render.scene import Scene
+from render.turntable import FrameRenderer, TurntableConfig, turntable
 
+RENDERERS = ("preview", "path")
 TURNTABLE_FORMATS = ("mp4", "webp", "gif", "png")
 
 
@@ -30,12 +31,16 @@ def render_asset(
     turntable_size: int = 512,
     frames: int = 48,
     formats: Sequence[str] = ("mp4",),
+    renderer: str = "preview",
+    samples: int = 64,
+    floor: bool = True,
     progress: Progress = silent,
 ) -> list[Path]:
     """Writes `<stem>.png` and `<stem>-turntable.*` of a GLB into `out`; the paths of the files.
 
-    Of png, one file a frame is written. `frames` 0 leaves the turntable out. `InputError` for what cannot be
-    read, drawn or written.
+    `renderer` is preview, or path (Mitsuba 3, `samples` paths a pixel, modes shaded and clay); `floor` False
+    leaves out its shadow. Of png, one file a frame is written. `frames` 0 leaves the turntable out.
+    `InputError` for what cannot be read, drawn or written.
     """
     scene = load_scene(asset)
     for name in formats:
@@ -45,6 +50,10 @@ def render_asset(
         raise InputError(f"--mode must be one of {', '.join(get_args(Mode))}, not {mode!r}.")
     if not 16 <= size <= 4096:
         raise InputError(f"--size must be between 16 and 4096, not {size}.")
+    if renderer not in RENDERERS:
+        raise InputError(f"--renderer must be one of {', '.join(RENDERERS)}, not {renderer!r}.")
+    if renderer == "path" and mode not in ("shaded", "clay"):
+        raise InputError(f"--mode {mode} is drawn by the preview renderer only; leave out --renderer path.")
     directory = checked_directory(out)
     turn: TurntableConfig | None = None
     if frames:
@@ -57,7 +66,7 @@ def render_asset(
         )
     with tempfile.TemporaryDirectory(dir=directory, prefix=".maquette-") as folder:
         made = Path(folder)
-        render_pictures(
+        _render(
             scene,
             made / f"{asset.stem}.png",
             [made / f"{asset.stem}-turntable{'' if name == 'png' else '.' + name}" for name in formats],
@@ -65,7 +74,9 @@ def render_asset(
             environment=environment,
             background=background,
             mode=next(known for known in get_args(Mode) if known == mode),
-            turntable=turn,
+            turn=turn,
+            samples=samples if renderer == "path" else None,
+            floor=floor,
             progress=progress,
         )
         files = {path.name: path for path in made.iterdir() if path.is_file()}
@@ -73,3 +84,42 @@ def render_asset(
             files |= {f"{frame_folder.name}-{path.name}": path for path in frame_folder.iterdir()}
         publish(files, directory)
     return [directory / name for name in sorted(files)]
+
+
+def _render(
+    scene: Scene,
+    still: Path,
+    turntables: list[Path],
+    *,
+    size: int,
+    environment: str,
+    background: str,
+    mode: Mode,
+    turn: TurntableConfig | None,
+    samples: int | None,
+    floor: bool,
+    progress: Progress,
+) -> None:
+    """Writes the still, and the turntable to every path; `samples` None is the preview renderer."""
+    from PIL import Image
+
+    from render.preview import PreviewRenderer, clay, frame_cameras
+
+    chosen: FrameRenderer
+    if samples is None:
+        chosen = PreviewRenderer(scene, light=environment, mode=mode, floor=floor)
+    else:
+        from render.pathtrace import PathConfig, PathRenderer
+
+        shown = clay(scene) if mode == "clay" else scene
+        chosen = PathRenderer(shown, light=environment, floor=floor, config=PathConfig(samples=samples))
+    picture = chosen.render(frame_cameras(scene, size), background=background)
+    Image.fromarray(picture[0]).save(still)
+    if turn is not None and turntables:
+        turntable(
+            scene,
+            turntables,
+            turn,
+            renderer=chosen,
+            progress=lambda fraction, message="": progress(0.2 + 0.8 * fraction, message),
+        )

@@ -289,7 +289,7 @@ def _draw(
             out[row, column, 3] = np.uint8(alpha * 255 + np.float32(0.5))
 
 
-def _clay(scene: Scene) -> Scene:
+def clay(scene: Scene) -> Scene:
     """The same shapes and cut-outs in one matt material without textures."""
 
     def material(old: Material) -> Material:
@@ -333,7 +333,7 @@ class PreviewRenderer:
         self.fixed_light = fixed_light
         self.environment = environment(light) if isinstance(light, str) else light
         self.placement = placement_of(scene)
-        packed = pack(_clay(scene) if mode in ("clay", "wireframe") else scene)
+        packed = pack(clay(scene) if mode in ("clay", "wireframe") else scene)
         vertices = (packed.vertices - self.placement.center) / np.float32(self.placement.radius)
         self.packed = packed._replace(
             vertices=np.ascontiguousarray(vertices, np.float32),

@@ -23,6 +23,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from render.cameras import Cameras
 from render.errors import InputError
 from render.preview import Mode, PreviewRenderer, frame_cameras
 from render.progress import Progress, silent
@@ -81,6 +82,15 @@ class TurntableConfig:
                 raise InputError(f"turntable.{name} is {value}; it must be from {low} to {high}.")
         if self.mode not in get_args(Mode):
             raise InputError(f"turntable.mode is {self.mode!r}; choose one of {', '.join(get_args(Mode))}.")
+
+
+class FrameRenderer(Protocol):
+    """A scene made ready for drawing: `render.preview.PreviewRenderer`, `render.pathtrace.PathRenderer`."""
+
+    def render(
+        self, cameras: Cameras, *, background: str = "gradient", supersample: int = 2
+    ) -> UInt8[np.ndarray, "C H W 4"]:
+        """Pictures of every camera, straight alpha."""
 
 
 class _Sink(Protocol):
@@ -221,7 +231,7 @@ def turntable(
     paths: Path | Sequence[Path],
     config: TurntableConfig | None = None,
     *,
-    renderer: PreviewRenderer | None = None,
+    renderer: FrameRenderer | None = None,
     progress: Progress = silent,
 ) -> list[Path]:
     """Render one turn and write it to every path: `.mp4`, `.webp`, `.gif`, or a folder (no suffix) of PNGs.

@@ -19,6 +19,7 @@ from pipeline.commands.reconstruct import reconstruct
 from pipeline.commands.render import render
 from pipeline.commands.replay import replay
 from pipeline.commands.train import train
+from pipeline.commands.verify import verify
 from pipeline.commands.views import views
 from render.errors import MaquetteError
 
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (generate, reconstruct, render, views, inspect, replay, train, finetune, models):
+for command in (generate, reconstruct, render, views, inspect, replay, verify, train, finetune, models):
     app.command()(command)
 
 

@@ -60,6 +60,14 @@ def stage_key(name: str, version: int, params: Plain, inputs: Sequence[StageOutp
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def save_record(
+    folder: Path, name: str, key: str, hashes: Mapping[str, str], seconds: float, peak_mb: float
+) -> None:
+    """Makes a folder that holds all files of a stage known as its output."""
+    record = {"stage": name, "key": key, "files": dict(hashes), "seconds": seconds, "peak_mb": peak_mb}
+    (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
 class Checkpoints:
     """The folder of finished stages of one output directory."""
 
@@ -67,6 +75,10 @@ class Checkpoints:
         self.directory = directory
         self.used: set[str] = set()
         """Names of the folders that this run made or reused."""
+
+    def folder(self, name: str, key: str) -> Path:
+        """Where the output of a stage lies once it is finished."""
+        return self.directory / f"{name}-{key[:16]}"
 
     def run(
         self,
@@ -78,7 +90,7 @@ class Checkpoints:
     ) -> StageOutput:
         """The output of `function`, made now in an empty folder or kept from before."""
         key = stage_key(name, version, dict(params), inputs)
-        folder = self.directory / f"{name}-{key[:16]}"
+        folder = self.folder(name, key)
         self.used.add(folder.name)
         kept = self._load(name, key, folder)
         if kept is not None:
@@ -94,8 +106,7 @@ class Checkpoints:
             function(part)
             seconds, peak_mb = time.perf_counter() - start, peak_memory_mb()
             hashes = {file.name: file_sha256(file) for file in sorted(part.iterdir())}
-            record = {"stage": name, "key": key, "files": hashes, "seconds": seconds, "peak_mb": peak_mb}
-            (part / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+            save_record(part, name, key, hashes, seconds, peak_mb)
             part.rename(folder)
         finally:
             shutil.rmtree(part, ignore_errors=True)

@@ -2,12 +2,28 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import build, plain
+from PIL import Image
+
+from pipeline.checkpoints import StageOutput
+from pipeline.config import build, changed, plain
+from pipeline.delivery import IMAGE_FILE, finish
+from pipeline.image import load_image
+from pipeline.preset import Preset, load_preset
+from pipeline.prompt import Prompt, clean_text
+from pipeline.report import Variant
+from pipeline.request import Request, checked_formats, slug
+from pipeline.resources import preset_names
+from pipeline.run import image_sha256, prepare_image, with_changes
+from pipeline.run_order import VARIANTS_FILE, Runner
+from pipeline.stages import DRAWN_FILE
 from render.errors import InputError
+from render.gbuffer import ViewSet
 from worker.kinds import Plan, PlannedStage
 
 if TYPE_CHECKING:
@@ -15,6 +31,9 @@ if TYPE_CHECKING:
 
 IMAGE = "image"
 """Name of the picture among a job's inputs."""
+PICTURE = "picture"
+PICTURE_VERSION = 1
+"""Of the cutting out; a part of its key, as `pipeline.stages.VERSIONS` is of the others'."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +44,8 @@ class GenerateParams:
     negative: str = ""
     preset: str = "standard"
     """Name of a shipped preset."""
+    views_preset: str | None = None
+    """That whose views are drawn, when a draft is worked out; default: `preset`."""
     seed: int = 0
     variants: int = 1
     polycount: int | None = None
@@ -46,19 +67,149 @@ class Generation:
         asked = build(GenerateParams, dict(params))
         if unknown := sorted(inputs.keys() - {IMAGE}):
             raise InputError(f"inputs: {unknown[0]!r} is unknown. Known: {IMAGE}.")
-        stages: tuple[PlannedStage, ...] = (
-            PlannedStage("views", "gpu", 0.30),
-            PlannedStage("field", "gpu", 0.25),
-            PlannedStage("surface", "cpu", 0.12),
-            PlannedStage("mesh", "cpu", 0.08),
-            PlannedStage("texture", "cpu", 0.08),
-            PlannedStage("export", "cpu", 0.05),
-            PlannedStage("preview", "cpu", 0.11),
-            PlannedStage("finish", "cpu", 0.01),
-        )
-        if IMAGE in inputs:
-            stages = (PlannedStage("picture", "cpu", 0.03), *stages)
-        return Plan(plain(asked), asked.seed, stages)  # type: ignore[arg-type]
+        _asked(asked, _preset(asked), inputs.get(IMAGE), device == "cuda")
+        return Plan(plain(asked), asked.seed, _stages(IMAGE in inputs))  # type: ignore[arg-type]
 
     def run(self, stage: str, work: Work) -> None:
-        raise NotImplementedError
+        """The whole order of `pipeline.run` with the stages before `stage` brought from the store and none
+        after it run. `finish` runs none and delivers what all of them made."""
+        from worker.runner import StageReachedError
+
+        params = build(GenerateParams, work.claim.params)
+        work.checkpoints.order = tuple(planned.name for planned in _stages(IMAGE in work.claim.inputs))
+        work.checkpoints.last = stage
+        try:
+            picture = _picture(work) if IMAGE in work.claim.inputs else None
+            request = _request(params, picture, work)
+            prompt = Prompt(request.text, picture, request.negative)
+            model = work.models.source(request.device)
+            work.outcome.model_revisions = dict(model.weights)
+            order = _Order(request, prompt, work.checkpoints, model, _Told(stage, work))
+            drawn, winner, tried = order.best_views()
+            order.request = replace(request, seed=winner, variants=1)
+            outputs = order.make(drawn, winner)
+        except StageReachedError:
+            _show(stage, work)
+            return
+        kept, directory = work.checkpoints.directory, work.directory / "out"
+        directory.mkdir()
+        if picture is not None:
+            picture.save(kept / IMAGE_FILE, format="PNG")
+        order.variants_sheet()
+        began = time.perf_counter() - max(0.0, time.time() - work.claim.created)
+        result = finish(order.request, directory, kept, outputs, tried, model.weights, began)
+        for name, path in result.files.items():
+            work.deliver(path, _role(name))
+
+
+def _stages(with_image: bool) -> tuple[PlannedStage, ...]:
+    """The tasks of a job; their parts of the time are `pipeline.progress_bar`'s."""
+    from pipeline.progress_bar import SHARES
+
+    gpu = ("views", "field")
+    stages = [PlannedStage(name, "gpu" if name in gpu else "cpu", share) for name, share in SHARES.items()]
+    picture = [PlannedStage(PICTURE, "cpu", 0.02)] if with_image else []
+    return (*picture, *stages, PlannedStage("finish", "cpu", 0.01))
+
+
+def _request(params: GenerateParams, picture: Image.Image | None, work: Work) -> Request:
+    preset = _preset(params)
+    if work.claim.memory_failures and preset.distillation is not None:
+        # The GPU's memory did not suffice: the guidance looks through half as many cameras at a time.
+        preset = changed(preset, "fit.guidance_views", max(1, preset.fit.guidance_views // 2))
+    return _asked(
+        params, preset, None if picture is None else image_sha256(picture), work.claim.device == "cuda"
+    )
+
+
+def _preset(params: GenerateParams) -> Preset:
+    views_preset = params.views_preset or params.preset
+    for field, name in (("preset", params.preset), ("views_preset", views_preset)):
+        if name not in preset_names():
+            raise InputError(f"{field}: {name!r} is unknown. Known: {', '.join(preset_names())}.")
+    preset = with_changes(
+        load_preset(params.preset), polycount=params.polycount, texture_size=params.texture_size
+    )
+    if views_preset == params.preset:
+        return preset
+    return replace(preset, views=load_preset(views_preset).views)
+
+
+def _asked(params: GenerateParams, preset: Preset, image: str | None, cuda: bool) -> Request:
+    """The request of the pipeline; checks what it checks."""
+    text, negative = clean_text(params.prompt), clean_text(params.negative, "negative prompt")
+    if not text and image is None:
+        raise InputError("The prompt is empty. Say what to make, such as: a wooden barrel, or give an image.")
+    return Request(
+        text=text,
+        negative=negative,
+        image_sha256=image,
+        preset=preset,
+        seed=params.seed,
+        variants=params.variants,
+        height_m=params.height_m,
+        formats=checked_formats(params.formats),
+        stem=params.name or slug(text, 64) or "asset",
+        device="cuda" if cuda else "cpu",
+    )
+
+
+def _picture(work: Work) -> Image.Image:
+    """The job's picture, cut out: a stage of its own, so that it is done once."""
+
+    def cut(out: Path) -> None:
+        work.progress(0.0, "cutting out")
+        picture = prepare_image(work.input(IMAGE))
+        assert picture is not None
+        picture.save(out / IMAGE_FILE, format="PNG")
+
+    given = {"image": work.claim.inputs[IMAGE]}
+    output = work.checkpoints.run(PICTURE, PICTURE_VERSION, given, [], cut)
+    return load_image(output / IMAGE_FILE)
+
+
+def _show(stage: str, work: Work) -> None:
+    """Pictures on the way."""
+    made = {output.name: output for output in work.checkpoints.outputs}
+    if stage == PICTURE:
+        work.deliver(made[PICTURE] / IMAGE_FILE, "picture")
+    if stage == "views":
+        from render.contact_sheet import views_sheet
+
+        path = work.directory / "views.png"
+        views_sheet(ViewSet.load(made["views"] / DRAWN_FILE)).save(path)
+        work.deliver(path, "picture")
+
+
+def _role(name: str) -> str:
+    if name in ("report.json", "receipt.json"):
+        return "report"
+    pictures = ("preview.png", "turntable.mp4", "views.png", VARIANTS_FILE, IMAGE_FILE)
+    return "picture" if name in pictures else "asset"
+
+
+class _Order(Runner):
+    """The order of the pipeline; the sheet of variants is drawn once, at the end."""
+
+    _drawn: list[tuple[StageOutput, Variant]]
+
+    def _variants_sheet(self, outputs: list[tuple[StageOutput, Variant]]) -> None:
+        self._drawn = outputs
+
+    def variants_sheet(self) -> None:
+        super()._variants_sheet(self._drawn)
+
+
+@dataclass
+class _Told:
+    """Passes on what is said about the one stage that runs here."""
+
+    stage: str
+    work: Work
+
+    def progress(self, stage: str, fraction: float, message: str) -> None:
+        self.work.progress(fraction if stage == self.stage else 0.0, message if stage == self.stage else "")
+
+    def warning(self, message: str) -> None:
+        if self.stage == "views":
+            self.work.warn(message)

@@ -1,6 +1,6 @@
 """What front doors (HTTP, command line, batch) ask of the service: submit, look, cancel, retry, delete.
 
-    jobs = Jobs(Database(settings.database), store_at(settings), settings)
+    jobs = open_jobs(settings)
     done = jobs.submit(Submission("generate", {"prompt": "a barrel", "preset": "draft"}), owner="me")
     jobs.get(done.job_id, owner="me").state
 
@@ -19,7 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sqlalchemy import Connection, Row, and_, delete, func, select, update
 
@@ -42,7 +42,7 @@ from worker.schema import (
     upload,
 )
 from worker.settings import DAY_S, Settings
-from worker.store import Store
+from worker.store import Store, store_at
 
 KEY_LIFE_S = DAY_S
 """How long an idempotency key is remembered."""
@@ -189,20 +189,29 @@ class AttemptInfo:
     error: str | None
 
 
+class Ringer(Protocol):
+    """`worker.tasks.Bell`, or a stand-in."""
+
+    def ring(self, queue: str, times: int = 1) -> bool: ...
+
+
 class Jobs:
     """See the module. Cheap to make; safe to share between threads."""
 
-    def __init__(self, database: Database, store: Store, settings: Settings) -> None:
+    def __init__(
+        self, database: Database, store: Store, settings: Settings, bell: Ringer | None = None
+    ) -> None:
         self.database = database
         self.store = store
         self.settings = settings
+        self.bell = bell
 
     def submit(self, submission: Submission, *, owner: str, key: str | None = None) -> Submitted:
         """Admits a job. With an idempotency `key`, a request that is repeated (even at the same moment)
         makes one job; another request with the same key is a `ConflictError`.
 
-        `InputError` when the request is wrong, `BusyError` when there is no room now. Ring the doorbell
-        afterwards: `worker.tasks.ring(queue)` with `Plan.stages[0].queue`, or wait for a reaper to.
+        `InputError` when the request is wrong, `BusyError` when there is no room now. A worker is woken by
+        the `bell` that was given to `Jobs`; without one, by the next reaper.
         """
         low, high = PRIORITIES
         if not low <= submission.priority <= high:
@@ -231,7 +240,12 @@ class Jobs:
             self._check_room(connection, owner)
             turn = _turn(connection, owner, submission.priority)
             self._insert(connection, submission, plan, job_id, owner, device, turn)
-            return Submitted(job_id, True)
+        self._ring(plan.stages[0].queue)
+        return Submitted(job_id, True)
+
+    def _ring(self, queue_name: str) -> None:
+        if self.bell is not None:
+            self.bell.ring(queue_name)
 
     def _insert(
         self,
@@ -321,6 +335,12 @@ class Jobs:
                 found[row.job_id].append(row)
         return [_info(row, found[row.id]) for row in rows]
 
+    def ids_beginning(self, beginning: str, limit: int = 2) -> list[str]:
+        """Ids of jobs that begin so."""
+        query = select(job.c.id).where(job.c.id.startswith(beginning, autoescape=True)).limit(limit)
+        with self.database.read() as connection:
+            return list(connection.execute(query).scalars())
+
     def request_cancel(self, job_id: str, *, owner: str | None = None) -> str:
         """Asks for the job's end; its state now. A job that has ended stays as it is."""
         with self.database.read() as connection:
@@ -332,7 +352,12 @@ class Jobs:
         any other."""
         with self.database.read() as connection:
             _job_row(connection, job_id, owner)
-        return queue.retry(self.database, job_id)
+        if not queue.retry(self.database, job_id):
+            return False
+        stage_now = self.get(job_id).stage
+        if stage_now is not None:
+            self._ring(stage_now.queue)
+        return True
 
     def delete(self, job_id: str, *, owner: str | None = None) -> bool:
         """Forgets a job, and its files unless others have them too; one that is active is cancelled, and
@@ -427,6 +452,16 @@ class Jobs:
             some = select(job.c.id).where(condition).limit(limit).subquery()
             if connection.execute(select(func.count()).select_from(some)).scalar_one() >= limit:
                 raise BusyError(f"{limit:,} jobs {whose}are queued or running. Try later.", 30.0)
+
+
+def open_jobs(settings: Settings) -> Jobs:
+    """The jobs of the service that the settings name; its tables are brought to this code's version."""
+    from worker.migrate import migrate
+    from worker.tasks import Bell
+
+    database = Database(settings.database)
+    migrate(database)
+    return Jobs(database, store_at(settings), settings, Bell(settings))
 
 
 def canonical(value: Any) -> bytes:

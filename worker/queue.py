@@ -80,7 +80,7 @@ class Claim:
     attempts: int
     """Claims so far, this one among them."""
     memory_failures: int
-    """How often the GPU's memory did not suffice: work smaller by so much."""
+    """How often the GPU's memory did not suffice for a stage of this job: work smaller by so much."""
     checkpoint_sha: str | None
     kind: str
     params: dict[str, Any]
@@ -185,7 +185,11 @@ def claim(database: Database, queue: str, worker: str, pid: int, lease_s: float)
             queue=queue,
             epoch=taken.epoch,
             attempts=taken.attempts,
-            memory_failures=_ends(connection, taken, "gpu_memory"),
+            memory_failures=connection.execute(
+                select(func.count())
+                .select_from(attempt)
+                .where(attempt.c.job_id == owner.id, attempt.c.outcome == "gpu_memory")
+            ).scalar_one(),
             checkpoint_sha=taken.checkpoint_sha,
             kind=owner.kind,
             params=owner.params,
@@ -217,6 +221,17 @@ def renew(
         return bool(canceled)
 
 
+def is_canceled(database: Database, claim: Claim) -> bool:
+    """Whether the job should be cancelled; `LeaseLostError` when the stage is no longer held."""
+    with database.read() as connection:
+        found = connection.execute(
+            select(job.c.cancel_requested).join(stage, stage.c.job_id == job.c.id).where(_held(claim))
+        ).one_or_none()
+    if found is None:
+        raise LeaseLostError(f"stage {claim.name} of job {claim.job_id}, epoch {claim.epoch}")
+    return bool(found.cancel_requested)
+
+
 def save_checkpoint(database: Database, claim: Claim, file: FileRef, has: Callable[[str], bool]) -> None:
     """Notes how far the inside of the stage is, for the next attempt. The bytes are in the store."""
     with database.write() as connection:
@@ -225,8 +240,9 @@ def save_checkpoint(database: Database, claim: Claim, file: FileRef, has: Callab
         _change_held(connection, claim, {"checkpoint_sha": file.sha256})
 
 
-def commit(database: Database, claim: Claim, outcome: Outcome, has: Callable[[str], bool]) -> None:
+def commit(database: Database, claim: Claim, outcome: Outcome, has: Callable[[str], bool]) -> str | None:
     """The stage is done: all of it, or nothing. `has` says whether the store holds the bytes of a hash.
+    The queue of the stage that is ready now, which is to be rung.
 
     Called again after an error that leaves open whether the transaction went through, it finds out.
     """
@@ -236,7 +252,7 @@ def commit(database: Database, claim: Claim, outcome: Outcome, has: Callable[[st
             _change_held(connection, claim, {"state": "done", "progress": 1.0, "checkpoint_sha": None})
         except LeaseLostError:
             if _was_committed(connection, claim):
-                return
+                return None
             raise
         _end_attempt(
             connection, claim, "done",
@@ -263,14 +279,16 @@ def commit(database: Database, claim: Claim, outcome: Outcome, has: Callable[[st
         )  # fmt: skip
         if owner.cancel_requested:
             _end_job(connection, claim.job_id, "canceled")
-            return
-        readied = connection.execute(
+            return None
+        following = connection.execute(
             update(stage)
             .where(stage.c.job_id == claim.job_id, stage.c.seq == claim.seq + 1, stage.c.state == "blocked")
             .values(state="ready", rung_at=now())
-        )
-        if readied.rowcount == 0:
+            .returning(stage.c.queue)
+        ).scalar_one_or_none()
+        if following is None:
             _end_job(connection, claim.job_id, "succeeded")
+        return following
 
 
 def fail(database: Database, claim: Claim, error_class: ErrorClass, message: str) -> None:
@@ -403,23 +421,44 @@ def expire_queued(database: Database) -> int:
     return len(found)
 
 
-def to_ring(database: Database, ring_s: float, most: int = 64) -> dict[str, int]:
-    """How many doorbells each queue is owed: stages that are ready and were not rung for `ring_s`."""
+def to_ring(database: Database, queue: str, ring_s: float, most: int = 64) -> int:
+    """How many doorbells a queue is owed: stages that are ready and were not rung for `ring_s`."""
     with database.write() as connection:
         silent = (
             select(stage.c.id)
-            .where(stage.c.state == "ready", func.coalesce(stage.c.rung_at, 0.0) < now() - ring_s)
+            .where(
+                stage.c.state == "ready",
+                stage.c.queue == queue,
+                func.coalesce(stage.c.rung_at, 0.0) < now() - ring_s,
+            )
             .order_by(stage.c.priority.desc(), stage.c.turn, stage.c.id)
             .limit(most)
             .with_for_update(skip_locked=True)
         )
-        rung = connection.execute(
-            update(stage).where(stage.c.id.in_(silent)).values(rung_at=now()).returning(stage.c.queue)
-        ).scalars()
-        owed: dict[str, int] = {}
-        for queue in rung:
-            owed[queue] = owed.get(queue, 0) + 1
-        return owed
+        rung = connection.execute(update(stage).where(stage.c.id.in_(silent)).values(rung_at=now()))
+        return int(rung.rowcount)
+
+
+def is_ready(database: Database, queue: str, ring_s: float) -> bool:
+    """Whether a queue is owed a doorbell."""
+    with database.read() as connection:
+        found = connection.execute(
+            select(stage.c.id)
+            .where(
+                stage.c.state == "ready",
+                stage.c.queue == queue,
+                func.coalesce(stage.c.rung_at, 0.0) < now() - ring_s,
+            )
+            .limit(1)
+        )
+        return found.first() is not None
+
+
+def warn(database: Database, claim: Claim, message: str) -> None:
+    """Something that the user should know."""
+    with database.write() as connection:
+        _locked_job(connection, claim.job_id)
+        write_event(connection, claim.job_id, "warning", {"stage": claim.name, "message": message[:500]})
 
 
 def _held(claim: Claim) -> ColumnElement[bool]:

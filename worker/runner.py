@@ -1,7 +1,315 @@
-"""Runs one stage that was claimed."""
+"""Runs one stage: claims it, lets its kind do it, stores what it made, commits it.
+
+Each attempt works in a folder of its own in the scratch folder, so that an attempt that was given up and
+wakes again disturbs nobody. What it made goes to the store before the commit names it.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
+from sqlalchemy import select
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from pipeline.checkpoints import Checkpoints, StageOutput, peak_memory_mb, save_record, stage_key
+from pipeline.config import Plain
+from render.errors import CanceledError, InputError
+from render.progress import Progress
+from worker import queue
+from worker.database import Database
+from worker.heart import Heart, StoppedError
+from worker.identity import worker_name
+from worker.kinds import kind_named
+from worker.mime import mime_of
+from worker.queue import Claim, ErrorClass, FileRef, LeaseLostError, MissingBytesError, Outcome, StageResult
+from worker.schema import result, result_file
+from worker.settings import Settings
+from worker.store import DamagedError, Store, store_at
+
+if TYPE_CHECKING:
+    from worker.warm import Models
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+CHECKPOINT_MIME = "application/x-maquette-checkpoint"
+COMMIT_TRIES_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
+"""Waits between tries to reach a database that does not answer: over a minute in all."""
+
+
+class StageReachedError(Exception):
+    """The stage that was asked for is finished: what comes after it is for another task."""
+
+
+class StoredCheckpoints(Checkpoints):
+    """`pipeline`'s finished stages, with those of all jobs behind them.
+
+    A stage whose key has a result in the database is brought from the store instead of being run.
+    """
+
+    def __init__(self, directory: Path, database: Database, store: Store) -> None:
+        super().__init__(directory)
+        self._database = database
+        self._store = store
+        self.outputs: list[StageOutput] = []
+        """All that this run made or brought."""
+        self.last: str | None = None
+        """No stage after this one is run; of `order`."""
+        self.order: tuple[str, ...] = ()
+
+    def run(
+        self,
+        name: str,
+        version: int,
+        params: Mapping[str, Plain],
+        inputs: Sequence[StageOutput],
+        function: Callable[[Path], None],
+    ) -> StageOutput:
+        if self.last is not None and self.order.index(name) > self.order.index(self.last):
+            raise StageReachedError
+        self._bring(name, stage_key(name, version, dict(params), inputs))
+        output = super().run(name, version, params, inputs, function)
+        self.outputs.append(output)
+        return output
+
+    def _bring(self, name: str, key: str) -> None:
+        """Puts a known result in its place, when all of its bytes can be had."""
+        with self._database.read() as connection:
+            known = connection.execute(select(result).where(result.c.key == key)).one_or_none()
+            if known is None:
+                return
+            files = connection.execute(select(result_file).where(result_file.c.key == key)).all()
+        part = self.directory / f".{self.folder(name, key).name}.bring"
+        part.mkdir(parents=True)
+        try:
+            for file in files:
+                self._store.fetch(file.sha256, part / file.name)
+        except (FileNotFoundError, DamagedError) as error:
+            log.warning("result %s of stage %s cannot be brought: %r", key[:16], name, error)
+            shutil.rmtree(part)
+            return
+        hashes = {file.name: file.sha256 for file in files}
+        save_record(part, name, key, hashes, known.seconds, known.peak_mb)
+        part.rename(self.folder(name, key))
+
+
+@dataclass
 class Work:
-    """What a kind is given to run a stage."""
+    """What a kind is given to run a stage, and takes what it made."""
+
+    claim: Claim
+    directory: Path
+    """Of this attempt alone, empty at first and gone afterwards."""
+    progress: Progress
+    """Tells how far the stage is, and raises what tells it to stop. Call it at least twice a second."""
+    checkpoints: StoredCheckpoints
+    outcome: Outcome
+    _runner: Runner
+    _database: Database
+    _store: Store
+
+    @property
+    def models(self) -> Models:
+        """Kept warm between jobs."""
+        return self._runner.models
+
+    def input(self, name: str) -> Path:
+        """A file that was given with the job."""
+        path = self.directory / f"input-{name}"
+        if not path.is_file():
+            self._store.fetch(self.claim.inputs[name], path)
+        return path
+
+    def deliver(self, path: Path, role: str, name: str | None = None) -> None:
+        """Makes a file one of the job's (a role of `worker.schema.ROLES`), when the stage is committed."""
+        self.outcome.files[name or path.name] = self._stored(path, role)
+
+    def warn(self, message: str) -> None:
+        """Something that the user should know; the job goes on."""
+        queue.warn(self._database, self.claim, message)
+
+    def saved(self) -> Path | None:
+        """What an earlier attempt of this stage saved to go on from."""
+        if self.claim.checkpoint_sha is None:
+            return None
+        path = self.directory / "saved"
+        try:
+            if not path.is_file():
+                self._store.fetch(self.claim.checkpoint_sha, path)
+        except (FileNotFoundError, DamagedError):
+            return None
+        return path
+
+    def save(self, path: Path) -> None:
+        """Keeps the state of the stage's inside for another attempt; it replaces what was saved before."""
+        file = FileRef(self._store.put(path), path.stat().st_size, CHECKPOINT_MIME)
+        queue.save_checkpoint(self._database, self.claim, file, self._store.has)
+
+    def keep_results(self) -> None:
+        """Stores the pipeline's stages that were made here."""
+        for output in self.checkpoints.outputs:
+            files = {name: self._stored(output / name, "asset") for name in output.hashes}
+            self.outcome.results.append(
+                StageResult(output.key, output.name, output.seconds, output.peak_mb, files)
+            )
+
+    def _stored(self, path: Path, role: str) -> FileRef:
+        return FileRef(self._store.put(path), path.stat().st_size, mime_of(path.name), role)
+
+
+class Runner:
+    """Of one worker process. Make it after the fork."""
+
+    def __init__(self, settings: Settings, *, stopping: threading.Event | None = None) -> None:
+        self.settings = settings
+        self.database = Database(settings.database)
+        self.store = store_at(settings)
+        self.stopping = stopping or threading.Event()
+        self.name = worker_name()
+
+    @cached_property
+    def models(self) -> Models:
+        """Loaded with torch, which jobs of other kinds do without."""
+        from worker.warm import Models
+
+        return Models()
+
+    def run_next(self, queue_name: str) -> tuple[Claim | None, str | None]:
+        """Runs the first ready stage of a queue. The claim (None when there was nothing to do), and the queue
+        that is to be rung because the next stage is ready."""
+        if self.stopping.is_set():
+            return None, None
+        claim = queue.claim(self.database, queue_name, self.name, os.getpid(), self.settings.lease_s)
+        if claim is None:
+            return None, None
+        facts = {"job": claim.job_id, "stage": claim.name, "epoch": claim.epoch}
+        log.info("begins", extra=facts)
+        try:
+            following = self._run(claim)
+        except LeaseLostError:
+            log.warning("lost its lease; what it did does not count", extra=facts)
+            return claim, None
+        except DBAPIError as error:
+            # The database cannot be told how it ended. The lease will end by itself.
+            log.error("the database does not answer: %s", error.orig, extra=facts)
+            return claim, None
+        log.info("ends", extra=facts)
+        return claim, following
+
+    def _run(self, claim: Claim) -> str | None:
+        directory = self.settings.scratch / f"{claim.job_id}.{claim.seq}.{claim.epoch}"
+        started = time.perf_counter()
+        heart = Heart(self.database, claim, self.settings, self.stopping)
+        try:
+            with heart:
+                try:
+                    directory.mkdir(parents=True)
+                    work = self._work(claim, directory, heart)
+                    with _peak_vram(claim.device) as peak:
+                        kind_named(claim.kind, self.settings.kinds).run(claim.name, work)
+                    work.keep_results()
+                    heart.check()
+                    work.outcome.peak_mb = peak_memory_mb()
+                    if claim.queue == "gpu":
+                        work.outcome.gpu_s = time.perf_counter() - started
+                        work.outcome.peak_vram = peak()
+                    return self._persist(
+                        lambda: queue.commit(self.database, claim, work.outcome, self.store.has)
+                    )
+                except StoppedError:
+                    self._persist(lambda: queue.release(self.database, claim))
+                except CanceledError:
+                    self._persist(lambda: queue.canceled(self.database, claim))
+                except LeaseLostError:
+                    raise
+                except Exception as error:
+                    self._failed(claim, error)
+            return None
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _work(self, claim: Claim, directory: Path, heart: Heart) -> Work:
+        kept = directory / "stages"
+        kept.mkdir()
+        checkpoints = StoredCheckpoints(kept, self.database, self.store)
+        return Work(claim, directory, heart.progress, checkpoints, Outcome(), self, self.database, self.store)
+
+    def _failed(self, claim: Claim, error: Exception) -> None:
+        error_class = classify(error)
+        facts = {"job": claim.job_id, "stage": claim.name, "epoch": claim.epoch, "class": error_class}
+        log.error("fails", extra=facts, exc_info=None if error_class == "input" else error)
+        message = message_of(error, error_class)
+        if error_class in ("gpu_memory", "worker_lost"):
+            error.__traceback__ = None  # its frames hold the tensors
+            if "models" in self.__dict__:
+                self.models.clear()
+        self._persist(lambda: queue.fail(self.database, claim, error_class, message))
+
+    @staticmethod
+    def _persist(write: Callable[[], T]) -> T:
+        """Repeats a write until the database has answered; all of `worker.queue` can be repeated."""
+        for wait_s in COMMIT_TRIES_S:
+            try:
+                return write()
+            except DBAPIError as error:
+                log.warning("the database does not answer, again in %g s: %s", wait_s, error.orig)
+                time.sleep(wait_s)
+        return write()
+
+
+def classify(error: BaseException) -> ErrorClass:
+    """What kind of failure it is: that decides what follows (`queue.RETRIES`)."""
+    if isinstance(error, InputError):
+        return "input"
+    names = {kind.__name__ for kind in type(error).__mro__}
+    text = str(error)
+    if "OutOfMemoryError" in names or "CUDA out of memory" in text:
+        return "gpu_memory"
+    if isinstance(error, MemoryError) or "DefaultCPUAllocator: can't allocate memory" in text:
+        return "worker_lost"
+    if isinstance(error, OSError | SQLAlchemyError | DamagedError | MissingBytesError | TimeoutError):
+        return "infrastructure"
+    if "No space left on device" in text or "ClientError" in names or "BotoCoreError" in names:
+        return "infrastructure"  # safetensors and boto3 have errors of their own
+    return "bug"
+
+
+def message_of(error: BaseException, error_class: ErrorClass) -> str:
+    """What the user is told: one line, no path, no stack."""
+    match error_class:
+        case "input":
+            return " ".join(str(error).split())[:500]
+        case "gpu_memory":
+            return "The GPU's memory does not suffice."
+        case "worker_lost":
+            return "The machine's memory does not suffice."
+        case _:
+            if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+                return "The disk is full."
+            return f"An internal error ({type(error).__name__})."
+
+
+@contextlib.contextmanager
+def _peak_vram(device: str):  # type: ignore[no-untyped-def]
+    """The most GPU memory used inside, in bytes, by calling what it gives; None without a GPU."""
+    if device != "cuda":
+        yield lambda: None
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        yield lambda: None
+        return
+    torch.cuda.reset_peak_memory_stats()
+    yield lambda: int(torch.cuda.max_memory_allocated())

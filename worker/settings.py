@@ -38,6 +38,8 @@ class Settings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65_535)
     log_json: bool = False
+    preload: bool = True
+    """Workers import torch and the rest at their start, so that the first job need not wait for it."""
     kinds: tuple[str, ...] = ()
     """Kinds of job besides our own, as `module:object` (a `worker.kinds.Kind`)."""
 

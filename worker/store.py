@@ -57,8 +57,9 @@ class Store(Protocol):
         """Their number; `FileNotFoundError` when they are not there."""
         ...
 
-    def open(self, sha256: str, start: int = 0) -> BinaryIO:
-        """The bytes from `start` on; `FileNotFoundError` when they are not there."""
+    def open(self, sha256: str, start: int = 0, end: int | None = None) -> BinaryIO:
+        """The bytes from `start` to `end` (it may give more after it: read no more than you need);
+        `FileNotFoundError` when they are not there."""
         ...
 
     def fetch(self, sha256: str, to: Path) -> None:
@@ -131,7 +132,7 @@ class FolderStore:
     def size(self, sha256: str) -> int:
         return self.path(sha256).stat().st_size
 
-    def open(self, sha256: str, start: int = 0) -> BinaryIO:
+    def open(self, sha256: str, start: int = 0, end: int | None = None) -> BinaryIO:
         file = self.path(sha256).open("rb")
         file.seek(start)
         return file

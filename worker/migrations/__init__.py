@@ -1,0 +1,1 @@
+"""Alembic steps of the tables in `worker.schema`."""

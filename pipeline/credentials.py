@@ -19,12 +19,9 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from render.errors import InputError
-
-if TYPE_CHECKING:
-    import c2pa
 
 EMBEDDED = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4", ".zip"}
 """Endings of files that carry their credentials inside."""
@@ -55,7 +52,7 @@ class Verification:
 
 def _library() -> Any:
     try:
-        import c2pa
+        import c2pa  # type: ignore[import-untyped]
     except ImportError:
         raise InputError("Content credentials need an extra: pip install 'maquette[c2pa]'") from None
     return c2pa
@@ -237,7 +234,7 @@ def verify(path: Path) -> Verification:
     return Verification(path, named, signer, claims)
 
 
-def _trust(library: Any) -> c2pa.Context:
+def _trust(library: Any) -> Any:
     """Trusts this installation's authority, or the root of the user's chain."""
     try:
         chain, _ = _certificate()

@@ -251,7 +251,13 @@ def load_judge(
     training = [p for p in props if p.split == "train" and is_asked_for(p)]
     key = hashlib.sha256(
         json.dumps(
-            [VERSION, asdict(config), file_sha256(data.with_suffix(".bin.xz")), len(training)], sort_keys=True
+            [
+                VERSION,
+                asdict(config),
+                file_sha256(data.with_suffix(".bin.xz")),
+                [captions(p) for p in training],
+            ],
+            sort_keys=True,
         ).encode()
     ).hexdigest()[:12]
     encoder = TextEncoder()

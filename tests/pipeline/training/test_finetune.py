@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,8 @@ import pytest
 import torch
 import trimesh
 
+from pipeline.cli import invoke
+from pipeline.config import build, plain
 from pipeline.loras import (
     CARD,
     WEIGHTS,
@@ -24,6 +27,8 @@ from pipeline.loras import (
 )
 from pipeline.models import revision_of, verified_model
 from pipeline.multiview.pipeline import MultiViewPipeline, load, save
+from pipeline.preset import Preset
+from pipeline.request import Request
 from pipeline.source import ModelSource
 from pipeline.training.finetune import (
     CHECKPOINT,
@@ -298,3 +303,31 @@ def test_a_damaged_card_is_refused(tmp_path: Path) -> None:
     (tmp_path / CARD).write_text(json.dumps({"format": 1, "nmae": "x"}))
     with pytest.raises(InputError, match="Unknown setting nmae"):
         read_lora(tmp_path)
+
+
+def test_a_request_keeps_its_lora() -> None:
+    request = Request("a box", "", None, Preset(), 0, 1, 1.0, ("glb",), "box", "cpu")
+    with_lora = replace(request, lora=LoraUse("my-style", 0.5, "00ff"))
+    assert build(Request, plain(with_lora)) == with_lora
+    assert build(Request, plain(request)).lora is None
+
+
+def test_generate_refuses_a_lora_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert invoke(["generate", "a box", "--lora", "nope", "--out", str(tmp_path / "out")]) == 2
+    assert "There is no LoRA 'nope'" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_finetune_command_names_what_is_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    glb = write_glb(tmp_path / "box.glb")
+    for arguments, complaint in (
+        (["--name", "a/b"], "--name must be letters"),
+        (["--name", "x", "--minutes", "0"], "minutes must be between"),
+        (["--name", "x", "--resume"], "nothing to resume"),
+    ):
+        out = ["--out", str(tmp_path / "out")] if "a/b" not in arguments else []
+        assert invoke(["finetune", str(glb), "--quiet", *arguments, *out]) == 2
+        assert complaint in capsys.readouterr().err

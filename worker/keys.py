@@ -15,9 +15,10 @@ from typing import Literal, get_args
 
 from render.errors import InputError
 
-Scope = Literal["read", "write", "admin"]
+Scope = Literal["read", "write", "metrics", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-"""read: own jobs and files. write: also create, cancel and delete. admin: all owners' jobs and the keys."""
+"""read: own jobs and files. write: also create, cancel and delete. metrics: the numbers for Prometheus.
+admin: all of it, for all owners."""
 
 PREFIX = "mq_"
 """So that scanners of leaked secrets find them."""

@@ -185,14 +185,11 @@ class WebhookSender:
                 .values(last_status=status, last_error=error, **values)
             )
         logger.info(
-            "webhook tried",
-            extra={
-                "job": delivery.job_id,
-                "attempt": delivery.tries,
-                "status": status,
-                "error": error,
-                "state": values.get("state", "pending"),
-            },
+            "webhook of %s, try %d: %s",
+            delivery.job_id,
+            delivery.tries,
+            error or status,
+            extra={"job": delivery.job_id},
         )
 
 

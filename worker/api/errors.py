@@ -158,7 +158,7 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def _unforeseen(request: Request, error: Exception) -> JSONResponse:
         number = secrets.token_hex(4)
-        logger.error("request failed", exc_info=error, extra={"incident": number, "path": request.url.path})
+        logger.error("%s %s failed, incident %s", request.method, request.url.path, number, exc_info=error)
         return JSONResponse(
             body_of(500, f"Something went wrong here; the log has it as {number}.", "InternalError"), 500
         )

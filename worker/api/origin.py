@@ -8,8 +8,8 @@ this machine. Two attacks, two checks, before any route:
 * Cross-site requests: a page posts a form or plays an image from here. Browsers then send
   `Origin` and `Sec-Fetch-Site`; what another site caused is refused unless it only opens a page.
 
-Programs (curl, MCP servers) send neither header. With keys required the second check is moot, because
-keys are sent by programs and never by a browser on its own, but the first stays.
+Programs (curl, MCP servers) send neither header. Where keys are required the second check protects the
+page's cookie, and is left out for requests that bring a key or a signed link themselves.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def refusal(
 
 
 class OriginGuard:
-    """The checks as ASGI middleware; `keyless` turns on the second one."""
+    """The checks as ASGI middleware."""
 
     def __init__(self, app: App, *, hosts: frozenset[str] | None, keyless: bool) -> None:
         self.app = app
@@ -72,7 +72,9 @@ class OriginGuard:
             await self.app(scope, receive, send)
             return
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-        if not self.keyless:
+        signed = scope["path"].startswith("/a/") and scope.get("query_string", b"").startswith(b"t=")
+        if signed or (not self.keyless and "authorization" in headers):
+            # The permission was sent on purpose; no browser adds it by itself.
             headers.pop("origin", None)
             headers.pop("sec-fetch-site", None)
         refused = refusal(scope.get("method", "GET"), scope["path"], headers, self.hosts)

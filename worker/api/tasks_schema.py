@@ -27,7 +27,7 @@ TaskType = Literal[
     "resize",
     "uv-unwrap",
 ]
-TargetFormat = Literal["glb", "fbx", "obj", "usdz", "stl", "3mf", "blend", "ply", "splat"]
+TargetFormat = Literal["glb", "gltf", "fbx", "obj", "usdz", "stl", "3mf", "blend", "ply", "splat", "spz"]
 PresetName = Literal["draft", "standard", "high"]
 
 MAX_DATA_URI = 28 * 1024 * 1024
@@ -104,7 +104,7 @@ class _Shape(_Body):
     pose_mode: Literal["a-pose", "t-pose", ""] | None = Field(
         None, description="Accepted; the shipped model draws props, not figures."
     )
-    target_formats: list[TargetFormat] | None = Field(None, min_length=1, max_length=9)
+    target_formats: list[TargetFormat] | None = Field(None, min_length=1, max_length=11)
     auto_size: bool | None = Field(None, description="`true` is answered with 501: give `height_m`.")
     origin_at: Literal["bottom", "center"] | None = Field(
         None, description="`center` is answered with 501: the pivot is on the floor."
@@ -183,7 +183,7 @@ class _OfModel(_Body):
 class Remesh(_OfModel):
     """A finished task's asset with another budget, size or other formats; its views and field are kept."""
 
-    target_formats: list[TargetFormat] | None = Field(None, min_length=1, max_length=9)
+    target_formats: list[TargetFormat] | None = Field(None, min_length=1, max_length=11)
     topology: Literal["triangle", "quad"] | None = Field(None, description="`quad` is answered with 501.")
     target_polycount: int | None = Field(None, ge=100, le=300_000)
     resize_height: float | None = Field(None, ge=0, le=1000, description="Metres; 0 keeps the size.")
@@ -194,7 +194,7 @@ class Remesh(_OfModel):
 class Convert(_OfModel):
     """A finished task's asset in other formats."""
 
-    target_formats: list[TargetFormat] = Field(min_length=1, max_length=9)
+    target_formats: list[TargetFormat] = Field(min_length=1, max_length=11)
 
 
 class Resize(_OfModel):
@@ -234,9 +234,12 @@ class ModelUrls(BaseModel):
     mtl: str | None = None
     usdz: str | None = None
     stl: str | None = None
+    blend: str | None = None
+    gltf: str | None = None
     three_mf: str | None = Field(None, alias="3mf")
     ply: str | None = None
-    splat: str | None = None
+    splat: str | None = Field(None, description="The Gaussians that the asset came from (.splat.ply).")
+    spz: str | None = None
     model_config = ConfigDict(populate_by_name=True)
 
 

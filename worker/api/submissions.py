@@ -1,0 +1,130 @@
+"""From what clients ask to what the queue takes: pictures become uploads, tasks on tasks become new jobs
+that share stages with the old ones.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from worker.api.auth import Caller
+from worker.api.errors import ApiError, not_found, too_many
+from worker.api.images import clean_png, image_of_url
+from worker.api.service import Service
+from worker.api.tasks_view import REPORT, kept_seed, sha_of
+from worker.fetching import FetchError, checked_target
+from worker.jobs import BusyError, JobInfo, Submission
+from worker.queue import UnknownJobError
+
+IMAGE = "image"
+"""Name of the picture among a job's inputs."""
+
+
+def not_yet(what: str, instead: str) -> ApiError:
+    """501 that says what is missing and what to do."""
+    return ApiError(501, f"{what} is not possible yet. {instead}")
+
+
+def checked_formats(service: Service, asked: Sequence[str] | None) -> tuple[str, ...]:
+    """Formats for the workers, GLB always first: the page shows it."""
+    missing = [name for name in asked or () if name not in service.formats]
+    if missing:
+        known = ", ".join(sorted(service.formats))
+        raise not_yet(f"Writing {missing[0]}", f"This service writes {known}.")
+    return tuple(dict.fromkeys(("glb", *(asked or ()))))
+
+
+def checked_callback(service: Service, url: str | None) -> str | None:
+    """A receiver's address that may be called; `ApiError` 422 names what is wrong with it."""
+    if url is None:
+        return None
+    try:
+        checked_target(url, service.fetch_policy)
+    except FetchError as error:
+        raise ApiError(422, f"callback_url: {error}") from None
+    return url
+
+
+def keep_picture(service: Service, owner: str, png: bytes) -> str:
+    """Stores a clean picture as an upload; its sha256."""
+    with tempfile.TemporaryDirectory(prefix="maquette-upload-") as folder:
+        path = Path(folder) / "picture.png"
+        path.write_bytes(png)
+        try:
+            return service.jobs.add_upload(path, owner=owner, name="picture.png", mime="image/png")
+        except BusyError as error:
+            raise too_many(str(error), error.retry_after_s) from None
+
+
+def picture_of(service: Service, owner: str, url: str) -> str:
+    """The picture at an address or in a data URI as an upload."""
+    return keep_picture(service, owner, image_of_url(url, service.fetch_policy))
+
+
+def picture_of_bytes(service: Service, owner: str, data: bytes) -> str:
+    return keep_picture(service, owner, clean_png(data))
+
+
+def asked_job(service: Service, caller: Caller, job_id: str) -> JobInfo:
+    """A job of the caller's; 404 when it is not there or somebody else's."""
+    try:
+        return service.jobs.get(job_id, owner=caller.sees)
+    except UnknownJobError:
+        raise not_found("task", job_id) from None
+
+
+def finished_job(service: Service, caller: Caller, job_id: str, field: str) -> JobInfo:
+    """A job to go on from."""
+    job = asked_job(service, caller, job_id)
+    if job.state != "succeeded":
+        raise ApiError(409, f"{field}: the task {job_id} is {job.state}; it must have succeeded.")
+    if job.kind != "generate":
+        raise not_yet(f"Going on from a task of kind {job.kind}", "Give one that made an asset.")
+    return job
+
+
+def continued(
+    service: Service,
+    caller: Caller,
+    job: JobInfo,
+    changes: dict[str, Any],
+    *,
+    seed: int | None = None,
+    client: dict[str, Any],
+    priority: int = 0,
+    callback_url: str | None = None,
+) -> Submission:
+    """The job's request with changes, on the seed that it kept."""
+    files = service.jobs.artefacts(job.id)
+    if seed is None:
+        report = service.report(job, sha_of(files, REPORT))
+        seed = kept_seed(job, report)
+    if seed is None:
+        raise ApiError(409, "The variant that was kept is not known; give a seed.")
+    params = {name: value for name, value in job.params.items() if value is not None}
+    params |= {"seed": seed, "variants": 1}
+    params |= {name: value for name, value in changes.items() if value is not None}
+    inputs = {file.name: file.sha256 for file in files if file.role == "input"}
+    for name, sha256 in inputs.items():
+        _renew_upload(service, caller.owner, name, sha256)
+    return Submission(
+        job.kind,
+        params,
+        inputs,
+        priority=priority,
+        client={"from": job.id, **({"image": True} if inputs else {}), **client},
+        callback_url=checked_callback(service, callback_url),
+    )
+
+
+def _renew_upload(service: Service, owner: str, name: str, sha256: str) -> None:
+    """An input of an old job as an upload again, which had its own, shorter life."""
+    with tempfile.TemporaryDirectory(prefix="maquette-upload-") as folder:
+        path = Path(folder) / "input"
+        try:
+            service.jobs.store.fetch(sha256, path)
+        except FileNotFoundError:
+            raise ApiError(409, f"The {name} of that task is no longer kept. Upload it again.") from None
+        service.jobs.add_upload(path, owner=owner, name=name, mime="image/png")

@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "preview"]
 
 VERSIONS: dict[StageName, int] = {
-    "views": 2,
-    "field": 1,
+    "views": 3,
+    "field": 2,
     "surface": 1,
     "mesh": 1,
     "texture": 1,

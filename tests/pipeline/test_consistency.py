@@ -82,3 +82,39 @@ def test_nothing_drawn_scores_nothing():
     views = views_of(shape())
     empty = GBuffer(**{name: torch.zeros_like(value) for name, value in views.gbuffer.channels().items()})
     assert view_consistency(ViewSet(CAMERAS, empty)).score == 0.0
+
+
+def wobbled(mesh: trimesh.Trimesh, pixels: int) -> ViewSet:
+    """Every second view shifted sideways."""
+    views = views_of(mesh)
+    channels = {}
+    for name, value in views.gbuffer.channels().items():
+        moved = value.clone()
+        moved[::2] = moved[::2].roll(pixels, 2)
+        channels[name] = moved
+    return ViewSet(CAMERAS, GBuffer(**channels))
+
+
+def test_the_same_error_weighs_more_on_a_thin_object():
+    thick, thin = trimesh.creation.icosphere(3, 0.7), trimesh.creation.cylinder(0.06, 1.4)
+    thin.apply_transform(trimesh.transformations.rotation_matrix(np.pi / 2, [1, 0, 0]))
+    exact = [view_consistency(views_of(mesh)).shape for mesh in (thick, thin)]
+    moved = [view_consistency(wobbled(mesh, 3)).shape for mesh in (thick, thin)]
+    assert min(exact) > 0.8
+    assert moved[1] < moved[0] - 0.2
+    assert moved[0] < exact[0]
+
+
+def test_stray_pieces_cost():
+    whole = trimesh.creation.icosphere(3, 0.5)
+    stray = trimesh.creation.icosphere(3, 0.25)
+    stray.apply_translation([0, 0.8, 0])
+    both = view_consistency(views_of(trimesh.util.concatenate([whole, stray])))
+    assert view_consistency(views_of(whole)).connected == 1.0
+    assert 0.75 < both.connected < 0.9  # a quarter of the area, hidden from above
+
+
+def test_no_object_has_no_score():
+    views = views_of(shape())
+    empty = GBuffer(**{name: torch.zeros_like(value) for name, value in views.gbuffer.channels().items()})
+    assert view_consistency(ViewSet(CAMERAS, empty)).score == 0.0

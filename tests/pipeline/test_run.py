@@ -42,7 +42,7 @@ class Fakes:
     def views(self, out: Path, prompt: Any, config: Any, seed: int, model: Any, *, progress: Any) -> None:
         self.call("views")
         (out / stages.VIEWS_FILE).write_text(f"{prompt.text} {seed} {config}")
-        score = Consistency(self.score.get(seed, 0.5), 1.0, 1.0)
+        score = Consistency(1.0, self.score.get(seed, 0.5), 1.0)
         drawn = DrawnViews(score, 0.3, ("barrel", "crate"), self.in_domain)
         (out / "views.json").write_text(json.dumps(stages.plain(drawn)))
 
@@ -262,7 +262,7 @@ def test_a_prompt_far_from_the_model_warns_and_runs(tmp_path: Path, fakes: Fakes
         ({"polycount": 1}, r"mesh\.polycount must be between"),
         ({"texture_size": 1}, r"bake\.texture_size is 1"),
         ({"formats": ()}, "formats must name"),
-        ({"formats": ("fbx",)}, "'fbx' is unknown. Known: glb"),
+        ({"formats": ("dae",)}, "'dae' is unknown. Known: glb"),
         ({"formats": ("glb", "glb")}, "names one twice"),
         ({"preset": "great"}, "Unknown preset 'great'. Known: draft, standard, high"),
         ({"preset": "none.yaml"}, "no settings file none.yaml"),

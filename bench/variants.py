@@ -19,9 +19,9 @@ Rank correlation with the eye, mean of the six; prompts where the eye's best was
     shape x connected x normals                     0.47   3   1
     shape x connected x colour (now)                0.60   3   0
 
-Then four other seeds of mushroom, barrel, pine and chair, which the choice had not seen: 0.25 now, 0.45 before;
-both kept the same seeds, two of them the eye's best, none its worst. So over all ten: 0.46 against 0.18, five best
-kept by either, no worst against three. The differences among the last rows are within chance.
+Then four other seeds of mushroom, barrel, pine and chair, which the choice had not seen: 0.25 now, 0.45
+before; both kept the same seeds, two of them the eye's best, none its worst. So over all ten: 0.46 against
+0.18, five best kept by either, no worst against three. The differences among the last rows are chance.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ VERSIONS: dict[StageName, int] = {
     "views": 3,
     "field": 2,
     "surface": 1,
-    "mesh": 1,
+    "mesh": 2,
     "texture": 1,
     "export": 1,
     "preview": 1,

@@ -20,6 +20,9 @@ _MAX_COST = 8.0
 _NORMAL_DEVIATION_WEIGHT = 1.0
 """Half of xatlas' default: generated surfaces are bumpy, and bumps should not become charts."""
 
+_MIN_DENSITY = 0.1
+"""A triangle with fewer texels per unit than this part of the median is laid flat by itself."""
+
 
 def unwrap(mesh: Mesh, texture_size: int, padding_px: int | None = None, *, crease_deg: float = 40.0) -> Mesh:
     """The mesh with UVs for a texture of `texture_size` and normals; vertices are split at seams and creases.
@@ -32,6 +35,7 @@ def unwrap(mesh: Mesh, texture_size: int, padding_px: int | None = None, *, crea
     padding = max(2, texture_size // 256) if padding_px is None else padding_px
     vertices, faces = weld(mesh.vertices, mesh.faces)
     source, uv_faces, chart_uvs, size = _charts(vertices, faces)
+    source, uv_faces, chart_uvs = _unfolded(vertices, source, uv_faces, chart_uvs)
     again, packed_faces, uvs = _pack(chart_uvs, uv_faces, size, texture_size, padding)
     source = source[again]
     if not np.array_equal(source[packed_faces], faces):
@@ -59,6 +63,46 @@ def _charts(
     source, uv_faces, uvs = atlas[0]
     size = (int(atlas.width), int(atlas.height))
     return source.astype(np.int64), uv_faces.astype(np.int32), uvs * np.array(size, np.float32), size
+
+
+def _unfolded(
+    vertices: Float[np.ndarray, "V 3"],
+    source: Int[np.ndarray, " U"],
+    faces: Int[np.ndarray, "F 3"],
+    uvs: Float[np.ndarray, "U 2"],
+) -> tuple[Int[np.ndarray, " W"], Int[np.ndarray, "F 3"], Float[np.ndarray, "W 2"]]:
+    """The charts with every triangle that its chart folds to nothing in a chart of its own, laid flat.
+
+    Such triangles stand upright on the plane that xatlas projects a chart to, or are needles that it
+    leaves out; the texture of the whole triangle would be a line or a point of some other chart.
+    """
+    area = np.linalg.norm(face_vectors(vertices, source[faces]), axis=1)
+    flat = np.concatenate([uvs, np.zeros((len(uvs), 1), uvs.dtype)], 1)
+    density = np.sqrt(np.linalg.norm(face_vectors(flat, faces), axis=1) / np.maximum(area, 1e-30))
+    real = area > 1e-12 * area.max(initial=0.0)
+    if not real.any():
+        return source, faces, uvs
+    usual = float(np.median(density[real]))
+    folded = np.nonzero(real & (density < _MIN_DENSITY * usual))[0]
+    if len(folded) == 0:
+        return source, faces, uvs
+    corners = source[faces[folded]]
+    a, b, c = (vertices[corners[:, k]].astype(np.float64) for k in range(3))
+    along = np.linalg.norm(b - a, axis=1)
+    x = ((c - a) * (b - a)).sum(1) / np.maximum(along, 1e-30)
+    y = area[folded] / np.maximum(along, 1e-30)
+    zero = np.zeros_like(x)
+    laid = usual * np.stack([np.stack([zero, zero], 1), np.stack([along, zero], 1), np.stack([x, y], 1)], 1)
+    # xatlas gives a needle of no area to speak of no place at all: those get half a texel.
+    needle = y * along * usual**2 < 1.0
+    laid[needle] = [[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]
+    # Apart from each other and from all charts, or they would be taken for parts of one.
+    step = 2.0 * float(np.abs(laid).max()) + 1.0
+    laid[..., 0] += float(uvs.max()) + step * (1 + np.arange(len(folded)))[:, None]
+    again = faces.copy()
+    again[folded] = len(uvs) + np.arange(3 * len(folded)).reshape(-1, 3)
+    joined = np.concatenate([uvs, laid.reshape(-1, 2).astype(np.float32)])
+    return np.concatenate([source, corners.ravel()]), again, joined
 
 
 def _pack(

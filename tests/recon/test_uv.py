@@ -75,3 +75,19 @@ def test_thousands_of_charts_still_fit_a_small_texture() -> None:
     assert len(mesh.faces) == 3000
     assert mesh.uvs.min() >= 0
     assert mesh.uvs.max() <= 1
+
+
+def test_a_needle_has_its_own_texels() -> None:
+    # Two faces of a ball, cut at a point a hair from an edge: one of the four is a needle.
+    shape = trimesh.creation.icosphere(3)
+    a, b, c = shape.faces[0]
+    near = 0.5 * (shape.vertices[a] + shape.vertices[b]) * (1 + 1e-7) + 1e-7 * shape.vertices[c]
+    faces = np.concatenate([shape.faces[1:], [[a, b, 0], [b, c, 0], [c, a, 0]]])
+    faces[-3:, 2] = len(shape.vertices)
+    mesh = as_mesh(trimesh.Trimesh(np.concatenate([shape.vertices, [near]]), faces, process=False))
+    found = inspect(unwrap(mesh, 256))
+    assert found.watertight
+    assert found.texel_density_min is not None
+    assert found.texel_density_median is not None
+    assert found.texel_density_min > 0.2 * found.texel_density_median
+    assert found.uv_overlap < 0.002

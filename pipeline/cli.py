@@ -11,6 +11,8 @@ import sys
 
 import typer
 
+from pipeline.commands.bake import bake
+from pipeline.commands.convert import convert
 from pipeline.commands.finetune import finetune
 from pipeline.commands.generate import generate
 from pipeline.commands.inspect import inspect
@@ -18,7 +20,9 @@ from pipeline.commands.models import models
 from pipeline.commands.reconstruct import reconstruct
 from pipeline.commands.render import render
 from pipeline.commands.replay import replay
+from pipeline.commands.simplify import simplify
 from pipeline.commands.train import train
+from pipeline.commands.unwrap import unwrap
 from pipeline.commands.verify import verify
 from pipeline.commands.views import views
 from render.errors import MaquetteError
@@ -31,7 +35,22 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (generate, reconstruct, render, views, inspect, replay, verify, train, finetune, models):
+for command in (
+    generate,
+    reconstruct,
+    render,
+    views,
+    inspect,
+    convert,
+    simplify,
+    unwrap,
+    bake,
+    replay,
+    verify,
+    train,
+    finetune,
+    models,
+):
     app.command()(command)
 
 

@@ -50,9 +50,11 @@ class StageBar:
             self._progress.stop()
 
     def progress(self, stage: str, fraction: float, message: str) -> None:
-        names = list(SHARES)
-        before = sum(SHARES[name] for name in names[: names.index(stage)])
-        done = before + SHARES[stage] * min(max(fraction, 0.0), 1.0)
+        done = min(max(fraction, 0.0), 1.0)
+        if stage in SHARES:
+            names = list(SHARES)
+            before = sum(SHARES[name] for name in names[: names.index(stage)])
+            done = before + SHARES[stage] * done
         elapsed = time.perf_counter() - self._started
         left = f"{elapsed / done - elapsed:.0f} s left" if done > 0.03 else ""
         self._progress.update(self._task, completed=done, stage=stage, left=left, note=message)

@@ -13,7 +13,7 @@ import numpy as np
 
 from recon.topology import weld
 from render.errors import InputError
-from render.scene import Mesh, Scene
+from render.scene import Mesh, Scene, merged
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,8 @@ def convex_hulls(what: Mesh | Scene, config: ColliderConfig | None = None) -> tu
     `InputError` when CoACD is not installed or the shape has no volume at all.
     """
     config = config or ColliderConfig()
-    meshes = [what] if isinstance(what, Mesh) else [part.mesh for part in what.parts]
-    offsets = np.cumsum([0, *(len(mesh.vertices) for mesh in meshes[:-1])])
-    vertices, faces = weld(
-        np.concatenate([mesh.vertices for mesh in meshes]),
-        np.concatenate([mesh.faces + offset for mesh, offset in zip(meshes, offsets, strict=True)]),
-    )
+    mesh = what if isinstance(what, Mesh) else merged(what)
+    vertices, faces = weld(mesh.vertices, mesh.faces)
     try:
         import coacd
     except ImportError:

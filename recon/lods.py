@@ -1,6 +1,6 @@
 """Levels of detail: the same object with fewer and fewer triangles.
 
-In: the finest level, a part with UVs and maps. Out: coarser parts. Each is decimated, unwrapped and
+In: the finest level, any scene. Out: coarser levels of one part each. Each is decimated, unwrapped and
 baked anew from the finest one (colour, normals, occlusion), with half of the texture's side of the
 level before, so all of them together need a third more texture memory than the first alone.
 """
@@ -14,7 +14,7 @@ from recon.transfer import TransferConfig, transfer
 from recon.uv import unwrap
 from render.errors import InputError
 from render.progress import Progress, silent
-from render.scene import Part, Scene
+from render.scene import Part, Scene, merged
 
 _LEAST_TRIANGLES = 12
 _LEAST_TEXTURE = 128
@@ -37,25 +37,26 @@ class LodConfig:
 
 
 def make_lods(
-    finest: Part, texture_size: int, config: LodConfig | None = None, *, progress: Progress = silent
+    finest: Scene, texture_size: int, config: LodConfig | None = None, *, progress: Progress = silent
 ) -> tuple[Part, ...]:
     """The levels after the finest one; fewer than asked for when there are no triangles left to save."""
     config = config or LodConfig()
     out: list[Part] = []
-    size, triangles = texture_size, len(finest.mesh.faces)
+    whole = merged(finest)
+    size, triangles = texture_size, len(whole.faces)
     for level in range(1, config.levels):
         progress((level - 1) / max(config.levels - 1, 1), f"level of detail {level}")
         size = max(size // 2, _LEAST_TEXTURE)
-        target = int(len(finest.mesh.faces) * config.ratio**level)
+        target = int(len(whole.faces) * config.ratio**level)
         if target < _LEAST_TRIANGLES:
             break
-        simple = simplify(finest.mesh, target)
+        simple = simplify(whole, target, close=False)
         if len(simple.faces) >= triangles:
             break
         triangles = len(simple.faces)
         mesh, material = transfer(
-            unwrap(simple, size), Scene((finest,)), TransferConfig(texture_size=size, two_sided=True)
+            unwrap(simple, size), finest, TransferConfig(texture_size=size, two_sided=True)
         )
-        out.append(Part(mesh, material, finest.name))
+        out.append(Part(mesh, material, finest.parts[0].name))
     progress(1.0)
     return tuple(out)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import numba
 import numpy as np
 from jaxtyping import Float, Int
 
@@ -55,14 +56,11 @@ def project(
     `reach` is how far rays look, in world units; by default three times what all but a hundredth of the
     points are away from the source. `two_sided`: the source's winding says nothing (leaves, cloth).
     """
-    import open3d as o3d
-
     origin = vertices.mean(0, dtype=np.float64)
     scale = max(float(np.ptp(vertices, axis=0).max()), 1e-12)
     local = ((vertices - origin) / scale).astype(np.float32)
     points = ((positions - origin) / scale).astype(np.float32)
-    scene: Any = o3d.t.geometry.RaycastingScene()  # its stubs know no numpy arrays, which it takes
-    scene.add_triangles(local, np.ascontiguousarray(faces, np.uint32))
+    scene = raycasting_scene(local, faces)
     cross = face_vectors(local, faces)
     unit = (cross / np.maximum(np.linalg.norm(cross, axis=1, keepdims=True), 1e-30)).astype(np.float32)
     if reach is None:
@@ -96,3 +94,14 @@ def project(
             distance[rows] = np.linalg.norm(near["points"].numpy() - here[missed], axis=1)
     barycentric = np.stack([1 - places.sum(1), places[:, 0], places[:, 1]], 1)
     return SurfacePoints(face, barycentric.astype(np.float32), distance * np.float32(scale))
+
+
+def raycasting_scene(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> Any:
+    """Open3D's `RaycastingScene` of one mesh; its methods take and give arrays that know numpy."""
+    # Numba picks its threads when first asked. Done after Open3D has loaded a TBB of its own, it warns.
+    numba.get_num_threads()
+    import open3d as o3d
+
+    scene: Any = o3d.t.geometry.RaycastingScene()  # its stubs know no numpy arrays
+    scene.add_triangles(np.ascontiguousarray(vertices, np.float32), np.ascontiguousarray(faces, np.uint32))
+    return scene

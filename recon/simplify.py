@@ -27,15 +27,24 @@ _REGULARISATION = 1e-5
 """Weight of staying near the edge's middle, beside the planes' weight of 1: decides in flat areas."""
 
 
-def simplify(mesh: Mesh, polycount: int) -> Mesh:
+_FENCE = 3.0
+"""Weight of keeping a border where it is, per squared length of its edge, beside areas' weight of 1."""
+
+
+def simplify(mesh: Mesh, polycount: int, *, close: bool = True) -> Mesh:
     """At most `polycount` triangles (within 2 % of it where the mesh has more), closed and manifold.
 
+    With `close` False a mesh with borders keeps them: borders move along themselves only, and edges of more
+    than two faces stay where they are, so that such a mesh may keep more triangles than asked for.
     Positions are welded and normals are new and smooth; UVs and colours are dropped.
     """
     if polycount < 4:
         raise InputError(f"polycount is {polycount}; a closed mesh needs at least 4 triangles")
     vertices, faces = weld(mesh.vertices, mesh.faces)
-    if not is_closed_manifold(faces):
+    if not close:
+        proper = (faces != np.roll(faces, 1, axis=1)).all(1)
+        vertices, faces = used_only(vertices, faces, proper)
+    elif not is_closed_manifold(faces):
         vertices, faces = clean(vertices, faces)
     if len(faces) > polycount:
         center = vertices.mean(0, dtype=np.float64)
@@ -47,7 +56,7 @@ def simplify(mesh: Mesh, polycount: int) -> Mesh:
                 break
         vertices = (local * scale + center).astype(np.float32)
         welded = weld(vertices, faces)
-        if not is_closed_manifold(welded[1]):
+        if close and not is_closed_manifold(welded[1]):
             vertices, faces = clean(vertices, faces)
     return Mesh(vertices, faces, vertex_normals(vertices, faces))
 
@@ -55,13 +64,45 @@ def simplify(mesh: Mesh, polycount: int) -> Mesh:
 def _collapse_to(
     vertices: NDArray[np.float64], faces: NDArray[np.int32], target: int, least_cosine: float
 ) -> tuple[NDArray[np.float64], NDArray[np.int32]]:
-    start, end = directed_edges(faces)
-    once = start < end
-    edges = np.stack([start[once], end[once]], 1).astype(np.int32)
+    edges, border, locked, fences = _edges(vertices, faces)
     positions, out = vertices.copy(), np.ascontiguousarray(faces, np.int32).copy()
     alive = np.ones(len(out), np.bool_)
-    _collapse(positions, out, alive, edges, target, least_cosine, _REGULARISATION)
+    _collapse(positions, out, alive, edges, border, locked, fences, target, least_cosine, _REGULARISATION)
     return used_only(positions, out, alive)
+
+
+def _edges(
+    vertices: NDArray[np.float64], faces: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.bool_], NDArray[np.bool_], NDArray[np.float64]]:
+    """Edges, which vertices lie on a border, which may not move, and quadrics that hold borders in place.
+
+    A fence is the plane through a border edge that stands upright on its face.
+    """
+    start, end = directed_edges(faces)
+    low, high = np.minimum(start, end), np.maximum(start, end)
+    key, first, inverse, uses = np.unique(
+        low * len(vertices) + high, return_index=True, return_inverse=True, return_counts=True
+    )
+    edges = np.stack([key // len(vertices), key % len(vertices)], 1).astype(np.int32)
+    turns = np.bincount(inverse, np.where(start < end, 1, -1), len(key))
+    border, locked = np.zeros(len(vertices), np.bool_), np.zeros(len(vertices), np.bool_)
+    border[edges[uses == 1]] = True
+    locked[edges[(uses > 2) | ((uses == 2) & (turns != 0))]] = True
+    fences = np.zeros((len(vertices), 10))
+    rim = first[uses == 1]
+    if len(rim):
+        a, b = vertices[start[rim]], vertices[end[rim]]
+        corners = vertices[faces[rim % len(faces)]]
+        along = b - a
+        upright = np.cross(along, np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]))
+        upright /= np.maximum(np.linalg.norm(upright, axis=1, keepdims=True), 1e-30)
+        offset = -(upright * a).sum(1)
+        x, y, z = upright.T
+        rows = [x * x, x * y, x * z, y * y, y * z, z * z, x * offset, y * offset, z * offset, offset * offset]
+        quadrics = np.stack(rows, 1) * (_FENCE * (along**2).sum(1))[:, None]
+        np.add.at(fences, start[rim], quadrics)
+        np.add.at(fences, end[rim], quadrics)
+    return edges, border, locked, fences
 
 
 @numba.njit(cache=True)
@@ -217,12 +258,15 @@ def _collapse(
     faces: NDArray[np.int32],
     alive: NDArray[np.bool_],
     edges: NDArray[np.int32],
+    border: NDArray[np.bool_],
+    locked: NDArray[np.bool_],
+    fences: NDArray[np.float64],
     target: int,
     least_cosine: float,
     regularisation: float,
 ) -> None:
     n_vertices, n_faces, n_edges = len(positions), len(faces), len(edges)
-    quadrics = np.zeros((n_vertices, 10))
+    quadrics = fences.copy()
     area_of = np.zeros(n_vertices)
     head = np.full(n_vertices, -1, np.int32)
     following = np.full(3 * n_faces, -1, np.int32)
@@ -288,14 +332,14 @@ def _collapse(
         item = _pop(keys, heap, size)
         size -= 1
         u, v = item_u[item], item_v[item]
-        if gone[u] or gone[v] or item_stamp[item] != stamp[u] + stamp[v]:
+        if gone[u] or gone[v] or item_stamp[item] != stamp[u] + stamp[v] or locked[u] or locked[v]:
             continue
-        # Link condition on a closed surface: the two ends share exactly two neighbours, and these
-        # keep a valence of at least three.
+        # Link condition: the two ends share exactly as many neighbours as the edge has faces (two, one on
+        # a border), and these keep a valence of at least three (two on a border).
         in_u = _ring(u, head, following, faces, alive, mark, label, ring_u)
         label_u = label
         label += 1
-        shared = 0
+        shared, across = 0, 0
         s0, s1 = -1, -1
         in_v = 0
         corner = head[v]
@@ -306,6 +350,8 @@ def _collapse(
             if alive[f]:
                 for side in range(3):
                     w = faces[f, side]
+                    if w == u:
+                        across += 1
                     if w != v and mark[w] == label_u and w != u and w != s0 and w != s1:
                         shared += 1
                         if s0 < 0:
@@ -313,18 +359,23 @@ def _collapse(
                         elif s1 < 0:
                             s1 = w
             corner = following[corner]
-        if shared != 2:
+        if shared != across or across < 1 or across > 2:
             continue
+        if across == 2 and border[u] and border[v]:
+            continue  # would pinch two borders together
         label += 1
         in_v = _ring(v, head, following, faces, alive, mark, label_v, ring_v)
         if in_u + in_v > 60:
             continue  # keeps the rings small and the triangles well shaped
         valence0 = _ring(s0, head, following, faces, alive, mark, label, ring_w)
         label += 1
-        valence1 = _ring(s1, head, following, faces, alive, mark, label, ring_w)
-        label += 1
-        if valence0 <= 3 or valence1 <= 3:
+        if valence0 <= (2 if border[s0] else 3):
             continue
+        if across == 2:
+            valence1 = _ring(s1, head, following, faces, alive, mark, label, ring_w)
+            label += 1
+            if valence1 <= (2 if border[s1] else 3):
+                continue
         joined = quadrics[u] + quadrics[v]
         area = area_of[u] + area_of[v]
         _best_position(joined, positions[u], positions[v], regularisation * area, point)
@@ -349,6 +400,7 @@ def _collapse(
             following[last] = head[v]
             head[v] = head[u]
         gone[u] = True
+        border[v] = border[v] or border[u]
         quadrics[v] = joined
         area_of[v] = area
         positions[v] = point

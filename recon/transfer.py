@@ -27,6 +27,7 @@ from render.packed_scene import (
     EMITTED,
     METAL,
     OCCLUDED,
+    OPACITY,
     POSITION,
     ROUGH,
     SHADING_NORMAL,
@@ -38,6 +39,7 @@ from render.packed_scene import (
 from render.progress import Progress, silent
 from render.scene import Material, Mesh, Scene
 from render.tangents import with_tangents
+from render.textures import sample_map
 
 MapName = Literal["base_color", "metallic", "roughness", "normal", "occlusion", "emissive"]
 ALL_MAPS: tuple[MapName, ...] = ("base_color", "metallic", "roughness", "normal", "occlusion", "emissive")
@@ -141,6 +143,10 @@ def transfer(
                 progress=lambda done, message="": progress(0.65 + 0.35 * done, message),
             )
         material = replace(material, occlusion=image(np.clip(hidden, 0, 1)[:, None])[..., 0])
+    if any(part.material.opacity is not None for part in source.parts):
+        solid = _opacity(packed, places)
+        if (solid < 0.5).any():
+            material = replace(material, opacity=image(solid[:, None])[..., 0])
     progress(1.0, "maps are made")
     return mesh, material
 
@@ -238,6 +244,32 @@ def _surfaces(
         surface_at(
             scene, face[i], b[0], b[1], b[2], towards[i, 0], towards[i, 1], towards[i, 2], log2_length, out[i]
         )
+
+
+def _opacity(packed: PackedScene, places: SurfacePoints) -> NDArray[np.float32]:
+    out = np.ones(len(places.face), np.float32)
+    _opacities(packed, places.face.astype(np.int64), np.ascontiguousarray(places.barycentric), out)
+    return out
+
+
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
+def _opacities(
+    scene: PackedScene, face: NDArray[np.int64], barycentric: NDArray[np.float32], out: NDArray[np.float32]
+) -> None:
+    """The finest level of the opacity map, as the rasteriser cuts out with."""
+    value = np.ones(1, np.float32)
+    for i in range(len(face)):
+        place = scene.maps[scene.face_part[face[i]], OPACITY]
+        if place[0] < 0:
+            continue
+        u, v = np.float32(0.0), np.float32(0.0)
+        for k in range(3):
+            corner = scene.faces[face[i], k]
+            u += barycentric[i, k] * scene.uvs[corner, 0]
+            v += barycentric[i, k] * scene.uvs[corner, 1]
+        sample_map(scene.texels, place, 1, u, v, -99.0, value, 0)
+        out[i] = value[0]
 
 
 def _map_or_mean(

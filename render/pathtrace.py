@@ -110,14 +110,14 @@ class PathRenderer:
         self, camera: Cameras, behind: NDArray[np.float32], transparent: bool
     ) -> UInt8[np.ndarray, "H W 4"]:
         light, coverage = self._trace(camera)
+        ground: NDArray[np.float32] = light
         shadow = np.zeros(coverage.shape, np.float32)
         if self.floor:
             # The floor as it would be seen behind the object's edge, to take its share out of mixed pixels.
             bare = coverage <= 0
-            ground: NDArray[np.float32] = light
             if bare.any() and not bare.all():
                 rows, columns = distance_transform_edt(~bare, return_distances=False, return_indices=True)
-                ground = light[rows, columns]
+                ground = np.asarray(light[rows, columns], np.float32)
             light = np.asarray(light - (1 - coverage[..., None]) * ground, np.float32)
             shadow = self._shadow(ground, camera)
         thick = np.maximum(coverage, 1e-4)[..., None]

@@ -55,3 +55,17 @@ class Scene:
     """Parts in one world space, node transforms already applied."""
 
     parts: tuple[Part, ...] = field(default_factory=tuple)
+
+
+def merged(scene: Scene) -> Mesh:
+    """All parts as one mesh, vertices and faces only."""
+    parts = [part.mesh for part in scene.parts if len(part.mesh.faces)]
+    if not parts:
+        return Mesh(np.zeros((0, 3), np.float32), np.zeros((0, 3), np.int32))
+    offsets = np.cumsum([0, *(len(mesh.vertices) for mesh in parts[:-1])])
+    return Mesh(
+        np.concatenate([mesh.vertices for mesh in parts]).astype(np.float32),
+        np.concatenate([mesh.faces + offset for mesh, offset in zip(parts, offsets, strict=True)]).astype(
+            np.int32
+        ),
+    )

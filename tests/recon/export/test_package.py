@@ -51,7 +51,7 @@ def full() -> Package:
         unwrap(ring, SIZE), Scene((Part(painted, glowing),)), TransferConfig(texture_size=SIZE)
     )
     finest = Part(mesh, replace(material, name="ring"), "ring")
-    lods = make_lods(finest, SIZE, LodConfig(levels=3))
+    lods = make_lods(Scene((finest,)), SIZE, LodConfig(levels=3))
     boxes = [as_mesh(trimesh.creation.box((0.4, 1.6, 0.4))) for _ in range(2)]
     return package_of_scene(
         Scene((finest,)),

@@ -58,8 +58,16 @@ def locked_stages(directory: Path) -> Iterator[Path]:
     import fcntl
 
     kept = directory / STAGES_DIRECTORY
-    kept.mkdir(exist_ok=True)
-    with (kept / "lock").open("w") as lock:
+    try:
+        kept.mkdir(exist_ok=True)
+        opened = (kept / "lock").open("w")
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"{error.filename} cannot be used for the stages: {error.strerror}. Remove it."
+        ) from None
+    with opened as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -164,7 +164,10 @@ def last_request(directory: Path) -> tuple[Request, Image.Image | None]:
         raise InputError(f"There is nothing to resume in {directory}. Give a prompt.") from None
     except (OSError, ValueError) as error:
         raise InputError(f"{kept / REQUEST_FILE} cannot be read: {error}") from None
-    request = build(Request, data)
+    try:
+        request = build(Request, data)
+    except InputError as error:
+        raise InputError(f"{kept / REQUEST_FILE} is not of this version of maquette: {error}") from None
     return request, saved_image(request, kept / IMAGE_FILE)
 
 

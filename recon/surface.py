@@ -29,6 +29,7 @@ from jaxtyping import Float, Int
 from recon.cleanup import clean
 from recon.field import Renderable
 from recon.fusion import DepthMaps, depth_maps, drop_mixed_pixels, fuse, march, survey_cameras
+from recon.quiet import without_lines
 from recon.relax import relax
 from recon.topology import is_closed_manifold, vertex_normals
 from render.errors import InputError
@@ -151,9 +152,11 @@ def _poisson(
     points, normals = averaged(points, normals, 0.75 * unit)
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
     cloud.normals = o3d.utility.Vector3dVector(normals)
-    mesh, _ = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(
-        cloud, depth=depth, scale=1.15, linear_fit=False, n_threads=1
-    )
+    # Marching cubes inside says so of cells that it then fills with the mean of what it has.
+    with without_lines(b"bad average roots"):
+        mesh, _ = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(
+            cloud, depth=depth, scale=1.15, linear_fit=False, n_threads=1
+        )
     return np.asarray(mesh.vertices, np.float32), np.asarray(mesh.triangles, np.int32), unit
 
 

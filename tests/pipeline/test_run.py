@@ -351,3 +351,25 @@ def test_the_library_needs_no_submodule():
     assert pipeline.generate is generate
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = pipeline.nothing
+
+
+@pytest.mark.parametrize("name", [".stages", ".stages/lock"])
+def test_something_else_in_the_place_of_the_stages(tmp_path: Path, name: str) -> None:
+    from pipeline.output_directory import locked_stages
+
+    place = tmp_path / name
+    place.parent.mkdir(exist_ok=True)
+    if name == ".stages":
+        place.write_text("a file")
+    else:
+        place.mkdir()
+    with pytest.raises(InputError, match="cannot be used for the stages"), locked_stages(tmp_path):
+        pass
+    assert place.exists()
+
+
+def test_a_foreign_request_is_named(tmp_path: Path) -> None:
+    (tmp_path / ".stages").mkdir()
+    (tmp_path / ".stages" / "request.json").write_text("[]")
+    with pytest.raises(InputError, match="is not of this version"):
+        last_request(tmp_path)

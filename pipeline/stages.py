@@ -43,7 +43,7 @@ StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "p
 VERSIONS: dict[StageName, int] = {
     "views": 3,
     "field": 2,
-    "surface": 1,
+    "surface": 2,
     "mesh": 2,
     "texture": 1,
     "export": 1,
@@ -221,8 +221,14 @@ def surface(
     views = ViewSet.load(views_dir / VIEWS_FILE)
     field = load_field(field_dir / FIELD_FILE)
     with torch.no_grad():
+        seen = views.gbuffer
         if isinstance(field, SdfField):
             dense = field.surface(config.relax_rounds, config.min_component, progress=progress)
+        elif (views_dir / POSED_FILE).is_file() and seen.depth is not None and seen.normal is not None:
+            # Depth that was measured is truer than that of Gaussians fitted to it (docs/reconstruct.md).
+            from recon.hull import widened
+
+            dense = extract_surface(None, widened(views), config, progress=progress)
         else:
             dense = extract_surface(field, views, config, progress=progress)
         save_mesh(dense, out / MESH_FILE)
@@ -288,7 +294,7 @@ def export_files(
         name=name,
         height_m=height_m,
         provenance=provenance,
-        splats=load_field(field_dir / FIELD_FILE).splats() if "splat" in formats else None,
+        splats=load_field(field_dir / FIELD_FILE).splats() if set(formats) & set(SPLAT_FORMATS) else None,
     )
     progress(0.0, "writing")
     with torch.no_grad():

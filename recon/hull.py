@@ -6,7 +6,7 @@ In: views with alpha, in any units. Out: the ball around the object (`locate`), 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import no_type_check
 
 import numba
@@ -177,6 +177,27 @@ def placed(views: ViewSet, placement: Placement) -> ViewSet:
     if "depth" in channels:
         channels["depth"] = channels["depth"] / placement.radius
     return ViewSet(placement.cameras(views.cameras), GBuffer(**channels))
+
+
+def widened(views: ViewSet, share: float = 0.45) -> ViewSet:
+    """Views with alpha, depth and normals, and empty space around: fusion learns nothing of what lies beside
+    a picture, and pictures that are cut to the object have nothing there.
+    """
+    cameras, seen = views.cameras, views.gbuffer
+    pad = int(share * max(cameras.width, cameras.height))
+    channels = {
+        name: value for name, value in seen.channels().items() if name in ("alpha", "depth", "normal")
+    }
+    wide = {
+        name: torch.nn.functional.pad(value, (0, 0, pad, pad, pad, pad)) for name, value in channels.items()
+    }
+    larger = replace(
+        cameras,
+        intrinsics=cameras.intrinsics + cameras.intrinsics.new_tensor([0.0, 0.0, pad, pad]),
+        width=cameras.width + 2 * pad,
+        height=cameras.height + 2 * pad,
+    )
+    return ViewSet(larger, GBuffer(**wide))
 
 
 def agreement(views: ViewSet, volume: Volume) -> Float[np.ndarray, " C"]:

@@ -17,7 +17,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Protocol, get_args
+from typing import IO, Protocol, get_args, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
@@ -84,6 +84,7 @@ class TurntableConfig:
             raise InputError(f"turntable.mode is {self.mode!r}; choose one of {', '.join(get_args(Mode))}.")
 
 
+@runtime_checkable
 class FrameRenderer(Protocol):
     """A scene made ready for drawing: `render.preview.PreviewRenderer`, `render.pathtrace.PathRenderer`."""
 

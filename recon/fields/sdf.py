@@ -94,7 +94,8 @@ class SdfField:
         width = FEATURES * len(features)
 
         def layer(out: int, into: int, gain: float = 1.0) -> Tensor:
-            return gain * torch.randn(out, into, generator=generator) * (2 / into) ** 0.5
+            weights: Tensor = torch.randn(out, into, generator=generator) * (gain * (2 / into) ** 0.5)
+            return weights
 
         mlp = {
             "base_w1": layer(hidden, width),

@@ -1,0 +1,96 @@
+"""From posed views to files: size and place come back, it resumes, and it is the same twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.cli import invoke
+from pipeline.config import build
+from pipeline.preset import Preset
+from pipeline.reconstruct import reconstruct, resume
+from render.errors import InputError
+from render.glb import load_scene
+from tests.pipeline.posed import barrel_set
+
+QUICK = build(
+    Preset,
+    {
+        "name": "quick",
+        "reconstruct": {"view_size": 48, "texture_view_size": 64},
+        "seeds": {"max_gaussians": 1500},
+        "fit": {"steps": 4, "photos": {"steps": 6}, "nerf": {"steps": 6, "rays": 256, "max_voxels": 30000}},
+        "surface": {"view_size": 64, "poisson_depth": 6},
+        "mesh": {"polycount": 400},
+        "bake": {"texture_size": 128, "field_view_size": 48},
+        "preview": {"size_px": 64, "turntable_frames": 0},
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def views(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return barrel_set(tmp_path_factory.mktemp("views"), size=48, count=10)
+
+
+@pytest.mark.parametrize("field", ["gaussians", "nerf"])
+def test_the_asset_has_the_size_of_the_object_in_its_world(views: Path, tmp_path: Path, field: str) -> None:
+    result = reconstruct(
+        views, out=tmp_path / "a", preset=QUICK, field="nerf" if field == "nerf" else "gaussians"
+    )
+    assert result.glb is not None
+    assert result.report.asset["watertight"]
+    source = result.report.reconstruction
+    assert source is not None
+    assert source["views"] == 10
+    assert source["up"] == "z"
+    vertices = np.concatenate([part.mesh.vertices for part in load_scene(result.glb).parts])
+    # 0.6 high and 0.43 wide, give or take a pixel of 48.
+    assert np.ptp(vertices, axis=0) == pytest.approx([0.432, 0.6, 0.432], abs=0.04)
+    assert vertices[:, 1].min() == pytest.approx(0, abs=1e-5)
+    report = json.loads((tmp_path / "a" / "report.json").read_text())
+    assert report["reconstruction"]["center"] == pytest.approx([0.3, 1.0, -0.2], abs=0.03)
+
+
+def test_pictures_alone_resume_and_repeat(tmp_path: Path) -> None:
+    folder = barrel_set(tmp_path / "views", size=48, count=10, channels=(), color="shaded")
+    first = reconstruct(folder, out=tmp_path / "one" / "asset", preset=QUICK)
+    again = reconstruct(folder, out=tmp_path / "two" / "asset", preset=QUICK)
+    assert first.receipt.outputs == again.receipt.outputs
+    changed = resume(first.directory, polycount=200, height_m=2.0)
+    reused = {cost.name: cost.reused for cost in changed.report.stages}
+    assert reused["field"]
+    assert reused["surface"]
+    assert not reused["mesh"]
+    assert changed.glb is not None
+    vertices = np.concatenate([part.mesh.vertices for part in load_scene(changed.glb).parts])
+    assert np.ptp(vertices[:, 1]) == pytest.approx(2.0, abs=1e-4)
+
+
+def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="nothing to resume"):
+        resume(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["reconstruct", "--out", "{}/o"], "Give the folder of the views"),
+        (["reconstruct", "{}/none", "--out", "{}/o"], "There is no"),
+        (["reconstruct", "{}/none", "--out", "{}/o", "--field", "mesh"], "--field must be"),
+        (["views", "{}/none.glb", "--out", "{}/o"], "none.glb"),
+        (["views", "{}/none.glb", "--out", "{}/o", "--rig", "spiral"], "--rig must be"),
+        (["views", "{}/none.glb", "--out", "{}/o", "--channels", "albedo"], "albedo"),
+        (["views", "{}/none.glb", "--out", "{}/o", "--elevations-deg", "a"], "--elevations-deg"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert invoke([argument.format(tmp_path) for argument in arguments]) == 2
+    error = capsys.readouterr().err.strip()
+    assert message in error
+    assert "\n" not in error

@@ -120,7 +120,8 @@ class Heart:
         if at - self._moved > self._settings.progress_deadline_s:
             message = f"No progress for {self._settings.progress_deadline_s:.0f} s."
             log.error("stage %s of job %s is stuck", self._claim.name, self._claim.job_id)
-            self._last_words(lambda: queue.fail(self._database, self._claim, "stuck", message))
+            retry_s = self._settings.retry_s
+            self._last_words(lambda: queue.fail(self._database, self._claim, "stuck", message, retry_s))
         if not (self.lost or self.canceled or self._stopping.is_set()):
             return
         self._asked = self._asked or at

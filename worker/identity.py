@@ -39,7 +39,8 @@ def is_dead(worker: str, pid: int) -> bool:
 
 
 def die_with_parent(signal_number: int = signal.SIGTERM) -> None:
-    """Asks the kernel to send this process a signal when its parent is gone (Linux; elsewhere nothing)."""
+    """Asks the kernel to send this process a signal when its parent is gone, or none with 0 (Linux; elsewhere
+    nothing)."""
     if not sys.platform.startswith("linux"):
         return
     parent = os.getppid()

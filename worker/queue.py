@@ -55,8 +55,8 @@ RETRIES: dict[ErrorClass, int] = {
     "bug": 1,
 }
 """How often a stage is tried again after it ended so."""
-DELAY_S: dict[ErrorClass, float] = {"infrastructure": 5.0, "worker_lost": 1.0, "stuck": 1.0, "bug": 1.0}
-"""Before the first of these; doubles with each, and is spread by half."""
+DELAYS: dict[ErrorClass, float] = {"infrastructure": 1.0, "worker_lost": 0.2, "stuck": 0.2, "bug": 0.2}
+"""Before the first of these, in units of `Settings.retry_s`; doubles with each, and is spread by half."""
 
 
 class LeaseLostError(Exception):
@@ -291,13 +291,15 @@ def commit(database: Database, claim: Claim, outcome: Outcome, has: Callable[[st
         return following
 
 
-def fail(database: Database, claim: Claim, error_class: ErrorClass, message: str) -> None:
+def fail(
+    database: Database, claim: Claim, error_class: ErrorClass, message: str, retry_s: float = 5.0
+) -> None:
     """The attempt failed: another follows, or the stage is dead and with it the job."""
     with database.write() as connection:
         _locked_job(connection, claim.job_id)
         _change_held(connection, claim, {"error_class": error_class})
         _end_attempt(connection, claim, error_class, error=message)
-        _again_or_dead(connection, claim.stage_id, error_class, message)
+        _again_or_dead(connection, claim.stage_id, error_class, message, retry_s)
 
 
 def release(database: Database, claim: Claim) -> None:
@@ -366,7 +368,12 @@ def retry(database: Database, job_id: str) -> bool:
         return True
 
 
-def expire(database: Database, *, dead_worker: Callable[[str, int], bool] | None = None) -> int:
+def expire(
+    database: Database,
+    *,
+    dead_worker: Callable[[str, int], bool] | None = None,
+    retry_s: float = 5.0,
+) -> int:
     """Gives up the stages whose lease is over, or whose worker `dead_worker(worker, pid)` knows to be dead;
     how many."""
     over = stage.c.lease_until < now()
@@ -394,7 +401,7 @@ def expire(database: Database, *, dead_worker: Callable[[str, int], bool] | None
             if owner.cancel_requested:
                 _end_job(connection, row.job_id, "canceled")
             else:
-                _again_or_dead(connection, row.id, "worker_lost", message)
+                _again_or_dead(connection, row.id, "worker_lost", message, retry_s)
     return found
 
 
@@ -496,11 +503,13 @@ class UnknownJobError(MaquetteError):
     exit_code = 2
 
 
-def _again_or_dead(connection: Connection, stage_id: int, error_class: ErrorClass, message: str) -> None:
+def _again_or_dead(
+    connection: Connection, stage_id: int, error_class: ErrorClass, message: str, retry_s: float
+) -> None:
     row = connection.execute(select(stage).where(stage.c.id == stage_id)).one()
     ended = _ends(connection, row, error_class)
     if ended <= RETRIES[error_class]:
-        delay = DELAY_S.get(error_class, 0.0) * 2.0 ** (ended - 1) * random.uniform(0.5, 1.5)
+        delay = retry_s * DELAYS.get(error_class, 0.0) * 2.0 ** (ended - 1) * random.uniform(0.5, 1.5)
         connection.execute(
             update(stage)
             .where(stage.c.id == stage_id)

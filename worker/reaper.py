@@ -39,7 +39,7 @@ class Reaper:
 
     def pass_once(self) -> None:
         """Looks once at everything."""
-        lost = queue.expire(self._database, dead_worker=is_dead)
+        lost = queue.expire(self._database, dead_worker=is_dead, retry_s=self._settings.retry_s)
         if lost:
             log.warning("%d stages were given up by their workers", lost)
         queue.ready_delayed(self._database)

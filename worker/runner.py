@@ -254,7 +254,8 @@ class Runner:
             error.__traceback__ = None  # its frames hold the tensors
             if "models" in self.__dict__:
                 self.models.clear()
-        self._persist(lambda: queue.fail(self.database, claim, error_class, message))
+        retry_s = self.settings.retry_s
+        self._persist(lambda: queue.fail(self.database, claim, error_class, message, retry_s))
 
     @staticmethod
     def _persist(write: Callable[[], T]) -> T:

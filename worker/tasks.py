@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 from celery import Celery, signals
@@ -129,16 +130,26 @@ class _Child:
         self.stopping = threading.Event()
 
     def begin(self, **_: Any) -> None:
-        """After the fork: no handle of the parent's is used, and a stop is heard."""
+        """After the fork."""
         from worker.identity import die_with_parent
 
-        signal.signal(STOP_SIGNAL, lambda *_: self.stopping.set())
-        die_with_parent(signal.SIGKILL)
+        die_with_parent(0)  # Celery asked for the kernel's signal; see below
+        threading.Thread(target=self._outlive_nobody, args=(os.getppid(),), daemon=True).start()
+
+    @staticmethod
+    def _outlive_nobody(parent: int) -> None:
+        """Ends this process when its parent is gone: a new worker will want the device. The kernel's own
+        signal for that comes when the thread ends that forked, and the pool's ends before a stop is over."""
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
 
     def runner(self) -> Runner:
         if self._runner is None:
             from worker.runner import Runner
 
+            # Not in `begin`: after it billiard sets handlers of its own for all signals that it knows.
+            signal.signal(STOP_SIGNAL, lambda *_: self.stopping.set())
             self._runner = Runner(self._settings, stopping=self.stopping)
         return self._runner
 
@@ -169,6 +180,10 @@ def run_worker(settings: Settings, queue: str) -> int:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, STOP_SIGNAL)
 
+    def leave_logs_alone(**_: Any) -> None:
+        """Celery sets up no logging where somebody listens for that."""
+
+    signals.setup_logging.connect(leave_logs_alone, weak=False)
     signals.worker_process_init.connect(child.begin, weak=False)
     signals.worker_shutting_down.connect(stop, weak=False)
     worker = app.Worker(

@@ -36,7 +36,7 @@ class ProbeParams:
     seed: int = 0
     kilobytes: int = 16
     fault: str = ""
-    """kill, term_self, input, bug, memory, gpu_memory, disk, hang, pause_at_end."""
+    """kill, input, bug, memory, gpu_memory, disk or hang."""
     fault_stage: int = 0
     fault_step: int = 5
     fault_attempts: int = 1
@@ -72,9 +72,9 @@ class Probe:
             given["job"] = work.claim.job_id  # a fault is to be met, not taken from another job
         output = work.checkpoints.run(stage, 1, given, [], make)
         work.deliver(output / f"{stage}.bin", "asset")
-        if params.fault == "pause_at_end" and number == params.fault_stage:
-            _say(params, f"{stage} end")
-            time.sleep(params.step_s * STEPS)
+        at_end = params.fault_step == STEPS and number == params.fault_stage
+        if params.fault and at_end and work.claim.attempts <= params.fault_attempts:
+            _fail(params.fault, work.directory)  # the bytes are in the store, and not committed
 
     def _steps(self, out: Path, number: int, params: ProbeParams, work: Work) -> None:
         saved = work.saved()

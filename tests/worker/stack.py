@@ -33,6 +33,7 @@ QUICK = {
     "cancel_grace_s": 2.0,
     "stop_grace_s": 3.0,
     "min_free_bytes": 0,
+    "retry_s": 0.5,
     "preload": False,
 }
 """Times of the tests: what takes minutes in the field takes seconds."""
@@ -58,12 +59,16 @@ class Stack:
 
     def start(self, name: str, module: str, *arguments: str, **extra: str) -> subprocess.Popen[bytes]:
         """A process of the service, `python -m module`; `extra` goes to its environment."""
-        self.processes[name] = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            cwd=ROOT,
-            env={**os.environ, **self.environment, **extra},
-            start_new_session=True,
-        )
+        self.settings.data.mkdir(parents=True, exist_ok=True)
+        with (self.settings.data / "log").open("ab") as log:
+            self.processes[name] = subprocess.Popen(
+                [sys.executable, "-W", "ignore", "-m", module, *arguments],
+                cwd=ROOT,
+                env={**os.environ, **self.environment, **extra},
+                start_new_session=True,
+                stderr=log,
+                stdout=log,
+            )
         return self.processes[name]
 
     def workers(self, queues: Sequence[str] = ("gpu", "cpu"), reaper: bool = True) -> None:
@@ -98,7 +103,11 @@ class Stack:
         parent = self.processes[name].pid
         until = time.monotonic() + 20
         while time.monotonic() < until:
-            found = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+            found = [
+                pid
+                for path in Path(f"/proc/{parent}/task").glob("*/children")
+                for pid in path.read_text().split()
+            ]
             if found:
                 return int(found[0])
             time.sleep(0.02)

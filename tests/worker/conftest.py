@@ -1,0 +1,47 @@
+"""Databases of the service's tests: SQLite always, Postgres where it is asked for (marker `postgres`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.worker.servers import Postgres
+from tests.worker.stack import QUICK, Stack, stack_at
+from worker.database import Database
+from worker.jobs import Jobs
+from worker.migrate import migrate
+from worker.settings import Settings, load_settings
+from worker.store import store_at
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+    """A server of this session's own."""
+    with Postgres.started(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+    """Of an empty service."""
+    url = request.getfixturevalue("postgres").new_database() if request.param == "postgres" else ""
+    given = {**QUICK, "data": tmp_path / "data", "kinds": ("tests.worker.probe:PROBE",), "device": "cpu"}
+    return load_settings(**given, database_url=url)
+
+
+@pytest.fixture
+def jobs(settings: Settings) -> Iterator[Jobs]:
+    """Its jobs; no worker runs."""
+    database = Database(settings.database)
+    migrate(database)
+    yield Jobs(database, store_at(settings), settings)
+    database.close()
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    """A service on SQLite and the embedded broker; start what you need."""
+    with stack_at(tmp_path / "data") as made:
+        yield made

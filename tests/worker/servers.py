@@ -1,0 +1,124 @@
+"""Private servers for tests, from the system's packages (scripts/test-servers.sh installs them)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with contextlib.closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def program(name: str) -> str:
+    """The path of a server's program; the test is skipped when it is not installed."""
+    folders = [os.environ["PATH"], "/usr/sbin", "/usr/lib/rabbitmq/bin"]
+    folders += [str(path) for path in sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
+    found = shutil.which(name, path=":".join(folders))
+    if found is None:
+        pytest.skip(f"{name} is not installed; scripts/test-servers.sh installs it")
+    return found
+
+
+def listening(port: int, process: subprocess.Popen[bytes] | None = None, timeout_s: float = 60.0) -> None:
+    """Waits until somebody listens."""
+    until = time.monotonic() + timeout_s
+    while time.monotonic() < until:
+        assert process is None or process.poll() is None, "the server ended"
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+            return
+        time.sleep(0.05)
+    raise AssertionError(f"nobody listens on {port}")
+
+
+@dataclass
+class Postgres:
+    """A Postgres server that can be killed and started again."""
+
+    folder: Path
+    port: int
+    user: str
+    process: subprocess.Popen[bytes] | None = None
+
+    @staticmethod
+    @contextlib.contextmanager
+    def started(folder: Path) -> Iterator[Postgres]:
+        initdb = program("initdb")
+        user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
+        server = Postgres(folder / "data", free_port(), user)
+        server.folder.mkdir()
+        if os.getuid() == 0:  # Postgres refuses to run as root
+            shutil.chown(server.folder, user)
+            for parent in server.folder.parents:
+                if parent.stat().st_mode & 0o001:
+                    break
+                parent.chmod(parent.stat().st_mode | 0o011)
+        command = [initdb, "-D", str(server.folder), "-A", "trust", "-U", "maquette", "--no-sync"]
+        subprocess.run(server._as_user(command), check=True, capture_output=True, cwd="/")
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+
+    def start(self) -> None:
+        command = [
+            program("postgres"), "-D", str(self.folder), "-p", str(self.port),
+            "-c", "listen_addresses=127.0.0.1",
+            "-c", f"unix_socket_directories={self.folder}",
+        ]  # fmt: skip
+        self.process = subprocess.Popen(
+            self._as_user(command), cwd="/", stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        listening(self.port, self.process)
+        self._ready()
+
+    def stop(self) -> None:
+        """An immediate shutdown: what is not committed is gone, and connections break."""
+        pid = int((self.folder / "postmaster.pid").read_text().split()[0])
+        os.kill(pid, 3)  # SIGQUIT
+        if self.process is not None:
+            self.process.wait(30)
+
+    def new_database(self) -> str:
+        """URL of a fresh database."""
+        import psycopg
+
+        name = f"test_{secrets.token_hex(6)}"
+        with psycopg.connect(self._dsn("postgres"), autocommit=True) as connection:
+            connection.execute(f"CREATE DATABASE {name}")
+        return f"postgresql+psycopg://maquette@127.0.0.1:{self.port}/{name}"
+
+    def _dsn(self, name: str) -> str:
+        return f"host=127.0.0.1 port={self.port} user=maquette dbname={name} connect_timeout=5"
+
+    def _ready(self) -> None:
+        import psycopg
+
+        until = time.monotonic() + 30
+        while True:
+            try:
+                psycopg.connect(self._dsn("postgres")).close()
+                return
+            except psycopg.OperationalError:
+                assert time.monotonic() < until
+                time.sleep(0.05)
+
+    def _as_user(self, command: Sequence[str]) -> list[str]:
+        if os.getuid() == 0:
+            return ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", *command]
+        return list(command)

@@ -22,16 +22,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from bench.evaluator_views import RING, augmented, build_gallery, render_item, shrink
+from bench.evaluator_views import RING, augmented, build_gallery, greyed, render_item, shrink
 from pipeline.checkpoints import file_sha256
 from pipeline.multiview.codec import CHANNELS
 from pipeline.multiview.text import TextEncoder
-from pipeline.training.props import Prop, captions, is_asked_for, load_props
+from pipeline.training.props import COLOR_WORDS, Prop, captions, is_asked_for, load_props
 from pipeline.training.weights import MasterWeights, warmup_cosine, working_dtype
 from render.progress import Progress, silent
 
@@ -227,13 +227,6 @@ class Judge:
         return torch.stack([embed_object(self.model, image) for image in images])
 
 
-def ranks(objects: Float[Tensor, "n d"], texts: Float[Tensor, "n d"]) -> np.ndarray:
-    """Place of each object's own text among all texts, 0 for the first; a tie counts against it."""
-    similarity = (objects @ texts.T).double().numpy()
-    own = np.diag(similarity)[:, None]
-    return (similarity >= own).sum(1) - 1
-
-
 def prompt_of(prop: Prop) -> str:
     """The caption that a `val` object is asked for by: with its colour, where it has one."""
     texts = captions(prop)
@@ -289,10 +282,27 @@ def training_vectors(model: Evaluator, props: list[Prop]) -> Float[Tensor, "n 38
     return torch.cat(out)
 
 
-def ceiling(judge: Judge, props: list[Prop]) -> tuple[np.ndarray, int]:
-    """Ranks of true renders of `val` objects among their captions, and how many captions there are."""
+def true_vectors(judge: Judge, props: list[Prop], *, shape_alone: bool = False) -> Float[Tensor, "n 384"]:
+    """Vectors of true renders."""
     images = [torch.from_numpy(render_item(p, list(RING))) for p in props]
-    return ranks(judge.objects(images), judge.texts([prompt_of(p) for p in props])), len(props)
+    return judge.objects([greyed(image) for image in images] if shape_alone else images)
+
+
+def own_ranks(
+    objects: Float[Tensor, "n d"], texts: Float[Tensor, "m d"], own: list[int]
+) -> Int[np.ndarray, " n"]:
+    """Place of text `own[i]` for object i among all texts, 0 for the first; a tie counts against it."""
+    similarity = (objects @ texts.T).double().numpy()
+    mine = similarity[np.arange(len(own)), own][:, None]
+    return (similarity >= mine).sum(1) - 1
+
+
+def names_alone(props: list[Prop]) -> tuple[list[str], list[int]]:
+    """Distinct names of the objects without colours, as "grey NAME", and which is whose."""
+    colors = set(" ".join(COLOR_WORDS).split())
+    names = [" ".join(w for w in captions(p)[0].split() if w not in colors) or "object" for p in props]
+    distinct = sorted(set(names))
+    return [f"grey {name}" for name in distinct], [distinct.index(name) for name in names]
 
 
 def main() -> None:
@@ -310,11 +320,17 @@ def main() -> None:
 
     judge = load_judge(arguments.props, props, EvaluatorConfig(steps=arguments.steps), progress=progress)
     val = [p for p in props if p.split == "val" and is_asked_for(p)]
-    found, count = ceiling(judge, val)
-    print(
-        f"{count} val objects: R@1 {(found < 1).mean():.3f}, R@5 {(found < 5).mean():.3f}, "
-        f"median rank {np.median(found) + 1:.0f}; {time.process_time() - start:.0f} CPU s"
-    )
+    texts, own = names_alone(val)
+    for what, found in (
+        ("captions", own_ranks(true_vectors(judge, val), judge.texts([prompt_of(p) for p in val]),
+                               list(range(len(val))))),
+        ("shape alone", own_ranks(true_vectors(judge, val, shape_alone=True), judge.texts(texts), own)),
+    ):  # fmt: skip
+        print(
+            f"{what}: {len(val)} val objects: R@1 {(found < 1).mean():.3f}, R@5 {(found < 5).mean():.3f}, "
+            f"median rank {np.median(found) + 1:.0f}"
+        )
+    print(f"{time.process_time() - start:.0f} CPU s")
 
 
 if __name__ == "__main__":

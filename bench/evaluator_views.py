@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.multiview.codec import ALPHA, METALLIC, ROUGHNESS
+from pipeline.multiview.codec import ALPHA, COLOR, METALLIC, ROUGHNESS
 from pipeline.training.props import COLORS, Prop, captions, clean_caption, recolored, rematerialed
 from pipeline.training.views import Pose, cameras_of, network_images
 from render.progress import Progress, silent
@@ -39,6 +39,17 @@ def shrink(image: Float[Tensor, "n 10 H W"], size: int = SIZE) -> Float[Tensor, 
     out = functional.avg_pool2d(image * cover, factor) / share.clamp_min(1e-6)
     out = out * (share > 1e-3)
     out[:, ALPHA] = share * 2 - 1
+    return out
+
+
+def greyed(image: Float[Tensor, "v 10 H W"]) -> Float[Tensor, "v 10 H W"]:
+    """Views in one grey of unknown material: what is left is the shape."""
+    out = image.clone()
+    cover = image[:, ALPHA] > -1
+    grey = torch.tensor(COLORS["grey"], dtype=image.dtype).view(1, 3, 1, 1) / 127.5 - 1
+    out[:, COLOR] = grey * cover
+    out[:, METALLIC] = 0
+    out[:, ROUGHNESS] = 0
     return out
 
 

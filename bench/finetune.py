@@ -102,6 +102,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8.0)
     parser.add_argument("--steps", type=int, help="instead of minutes")
     parser.add_argument("--rank", type=int, default=16)
+    parser.add_argument("--learning-rate", type=float, default=FinetuneConfig.learning_rate)
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "finetune")
     arguments = parser.parse_args()
     val = [p for p in load_props(arguments.props) if p.split == "val" and is_asked_for(p)]
@@ -121,7 +122,12 @@ def main() -> None:
             "bench-style",
             captions=arguments.out / "pack" / "captions.csv",
             out=folder,
-            config=FinetuneConfig(minutes=arguments.minutes, steps=arguments.steps, rank=arguments.rank),
+            config=FinetuneConfig(
+                minutes=arguments.minutes,
+                steps=arguments.steps,
+                rank=arguments.rank,
+                learning_rate=arguments.learning_rate,
+            ),
             resume=folder.is_dir(),
             progress=progress,
         )

@@ -31,6 +31,7 @@ from pipeline.preset import load_preset
 from pipeline.training.props import load_props
 
 ROOT = Path(__file__).resolve().parent.parent
+MARK = "<!-- written by bench.prior -->"
 PARTS = ("autoencoder", "novel", "captions", "compositional", "diversity", "memory")
 
 
@@ -66,6 +67,15 @@ def write_report(out: Path, header: dict[str, Any]) -> str:
     return text
 
 
+def update_docs(page: Path, header: dict[str, Any], text: str) -> None:
+    """Put the table into the documentation, in place of the one before it, after the mark."""
+    before, mark, _ = page.read_text(encoding="utf-8").partition(MARK)
+    if not mark:
+        raise ValueError(f"{page} lacks the line {MARK}")
+    facts = ", ".join(f"{name} {value}" for name, value in header.items())
+    page.write_text(f"{before}{mark}\n\n{facts}\n\n{text}\n", encoding="utf-8")
+
+
 def evaluate(bench: Bench, parts: Sequence[str], header: dict[str, Any]) -> str:
     """Run the parts, store each when it is finished, write the report; returns the table."""
     (bench.out / "parts").mkdir(parents=True, exist_ok=True)
@@ -90,6 +100,7 @@ def main() -> None:
     parser.add_argument("--guidance", type=float, help="guidance scale instead of the preset's")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "prior")
+    parser.add_argument("--docs", action="store_true", help="put the table into docs/evaluation.md")
     arguments = parser.parse_args()
     parts = [part.strip() for part in arguments.parts.split(",") if part.strip()]
     for part in parts:
@@ -140,7 +151,10 @@ def main() -> None:
         "device": arguments.device,
         "weights": str(pipeline.transformer.dtype).removeprefix("torch."),
     }
-    said(evaluate(bench, parts, header))
+    text = evaluate(bench, parts, header)
+    said(text)
+    if arguments.docs:
+        update_docs(ROOT / "docs" / "evaluation.md", header, text)
     said(f"{bench.sampler.drawn} samples drawn now; {arguments.out / 'report.md'}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -95,11 +96,11 @@ def grid(
     labels: Sequence[str],
     *,
     columns: int = 10,
-    cell_px: int = 112,
+    cell_px: int = 136,
     title: str = "",
 ) -> Image.Image:
-    """Pictures with two-line labels below; a label that begins with "!" is a failure and red."""
-    caption, gap, header = 34, 4, 34 if title else 4
+    """Pictures with a name and a line of facts below; a label that begins with "!" is a failure and red."""
+    caption, gap, header = 48, 4, 34 if title else 4
     rows = -(-len(pictures) // columns)
     page = Image.new(
         "RGB", (columns * (cell_px + gap) + gap, header + rows * (cell_px + caption + gap)), "white"
@@ -112,6 +113,8 @@ def grid(
         shown = picture.convert("RGBA").resize((cell_px, cell_px), Image.Resampling.LANCZOS)
         page.paste(shown.convert("RGB"), (x, y), shown)
         ink = "#b00020" if label.startswith("!") else "black"
-        for line, text in enumerate(label.removeprefix("!").split("\n")[:2]):
-            draw.text((x + 2, y + cell_px + 2 + 14 * line), text[: cell_px // 6], ink, font)
+        name, _, facts = label.removeprefix("!").partition("\n")
+        lines = [*textwrap.wrap(name, cell_px // 6, max_lines=2, placeholder="..."), facts]
+        for line, text in enumerate(lines):
+            draw.text((x + 2, y + cell_px + 2 + 14 * line), text, ink, font)
     return page

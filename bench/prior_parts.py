@@ -112,8 +112,8 @@ def autoencoder(bench: Bench) -> None:
         poses = [Pose(float(rng.uniform(0, 360)), float(rng.choice([15.0, 15.0, -10.0, 45.0, 89.0])))]
         image, known = network_images(prop, cameras_of(poses, bench.config.size_px))
         with torch.no_grad():
-            latents = model.encode(torch.from_numpy(image).to(model.dtype))
-            restored.append(model.decode(latents).float())
+            latents = model.encode(torch.from_numpy(image).to(model.device, model.dtype))
+            restored.append(model.decode(latents).float().cpu())
         true.append(torch.from_numpy(image))
         knowns.append(torch.from_numpy(known))
     a, b, known = torch.cat(restored), torch.cat(true), torch.cat(knowns)
@@ -125,7 +125,12 @@ def autoencoder(bench: Bench) -> None:
     bench.rows.append(Row("autoencoder", "normals", found["normal_deg"], len(props), "degrees", 8.0, True))
     fixed = validation_images(bench.val, 64, bench.config.size_px)
     with torch.no_grad():
-        again = torch.cat([model.decode(model.encode(v.to(model.dtype))).float() for v in fixed.split(16)])
+        again = torch.cat(
+            [
+                model.decode(model.encode(v.to(model.device, model.dtype))).float().cpu()
+                for v in fixed.split(16)
+            ]
+        )
     bench.rows.append(
         Row("autoencoder", "base colour PSNR, views of the training log",
             metrics(again, fixed)["base_color_psnr_db"], len(fixed), "dB")

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from bench.evaluator import ceiling, prompt_of
-from bench.evaluator_views import RING, painted, render_item
+from bench.evaluator import names_alone, own_ranks, prompt_of, true_vectors
+from bench.evaluator_views import RING, greyed, painted, render_item
 from bench.prior_measures import (
     FINISHES,
     OBJECTS,
@@ -27,9 +27,11 @@ from bench.prior_page import Row, Strip, grid, shaded, strips
 from bench.prior_parts import Bench, by_category, ring_of
 from bench.prior_samples import network_image
 from pipeline.consistency import view_consistency
+from pipeline.multiview.codec import decode_gbuffer
+from pipeline.preset import ViewsConfig
 from pipeline.prompt import Prompt
 from pipeline.stages import view_cameras
-from pipeline.training.props import is_asked_for
+from pipeline.training.props import Prop, is_asked_for
 from pipeline.training.views import cameras_of, network_images
 from recon.consensus import disagreement_px
 from recon.fusion import depth_maps
@@ -83,7 +85,7 @@ def caption_part(bench: Bench) -> None:
     texts = bench.judge.texts([prompt_of(p) for p in everything])
     drawn = draw_all(bench, [prompt_of(everything[i]) for i in chosen])
     place = own_ranks(bench.judge.objects([d.image for d in drawn]), texts, chosen)
-    limit, _ = ceiling(bench.judge, everything)
+    limit = own_ranks(true_vectors(bench.judge, everything), texts, list(range(len(everything))))
     best = limit[chosen]
     among = f"among {len(everything)} captions; chance {1 / len(everything):.3f}"
     bench.add("captions", "R-precision@1", place < 1, bar=0.5, note=among)
@@ -92,36 +94,49 @@ def caption_part(bench: Bench) -> None:
     bench.add("captions", "ceiling: R@5 of true renders", best < 5, note="the same objects")
     bench.add("captions", "ceiling: R@1 of true renders, all", limit < 1)
     bench.add("captions", "R@1 where the judge knows the true object", (place < 1)[best < 1])
+    names, own = names_alone(everything)
+    name_texts = bench.judge.texts(names)
+    own = [own[i] for i in chosen]
+    shape = own_ranks(bench.judge.objects([greyed(d.image) for d in drawn]), name_texts, own)
+    true = true_vectors(bench.judge, [everything[i] for i in chosen], shape_alone=True)
+    shape_limit = own_ranks(true, name_texts, own)
+    for first in (1, 5):
+        note = f"all grey, names without colours; among {len(names)}"
+        bench.add("captions", f"shape alone: R@{first}", shape < first, note=note)
+        bench.add("captions", f"ceiling: shape alone, R@{first} of true renders", shape_limit < first)
     colors = [(asked_colors(d.prompt), palette_shares(d.views.gbuffer)) for d in drawn]
     right = [color_is_right(shares, asked) for asked, shares in colors if asked]
     bench.add("captions", "asked colour is the largest", [ok for _, ok in right])
     bench.add("captions", "share of the asked colour", [share for share, _ in right])
     add_consistency(bench, "captions", [d.views for d in drawn])
+    known = [true_views(everything[i], bench.config) for i in chosen[:12]]
+    true_agreement = [view_consistency(v).geometry for v in known]
+    bench.add("captions", "ceiling: points that no view contradicts, true views", true_agreement)
     categories = [everything[i].category for i in chosen]
     by_category(bench, "captions", "R-precision@5", categories, (place < 5).astype(float).tolist())
     labels = [
-        f"{'' if rank < 5 else '!'}{d.prompt}\nrank {rank + 1} (true {top + 1})"
-        for d, rank, top in zip(drawn, place, best, strict=True)
+        f"{'' if by_shape < 5 else '!'}{d.prompt}\nrank {rank + 1} of true {top + 1}; shape {by_shape + 1}"
+        for d, rank, top, by_shape in zip(drawn, place, best, shape, strict=True)
     ]
     for start in range(0, len(drawn), 60):
         page = slice(start, start + 60)
         bench.picture(
             f"captions-{start // 60 + 1}",
             grid([three_quarter(d) for d in drawn[page]], labels[page],
-                 title="val captions: rank of the own caption; red: not among the first five"),
+                 title="val captions: rank of the own one; red: by shape alone not among the first five"),
         )  # fmt: skip
+
+
+def true_views(prop: Prop, config: ViewsConfig) -> ViewSet:
+    """An object as the rig would see it."""
+    cameras = view_cameras(config)
+    image, _ = network_images(prop, cameras)
+    return ViewSet(cameras, decode_gbuffer(torch.from_numpy(image), cameras))
 
 
 def three_quarter(asked: Asked) -> Image.Image:
     """The view at azimuth 45 if the rig has it: a front view hides depth."""
     return shaded(network_image(asked.views[1 if len(asked.views) > 4 else 0]))[0]
-
-
-def own_ranks(objects: Tensor, texts: Tensor, own: list[int]) -> np.ndarray:
-    """Place of text `own[i]` for object i among all texts; a tie counts against it."""
-    similarity = (objects @ texts.T).double().numpy()
-    mine = similarity[np.arange(len(own)), own][:, None]
-    return (similarity >= mine).sum(1) - 1
 
 
 def compositional(bench: Bench) -> None:
@@ -140,6 +155,10 @@ def compositional(bench: Bench) -> None:
         names.append(int((same_finish @ vector).argmax()) == OBJECTS.index(name))
         finishes.append(int((same_object @ vector).argmax()) == FINISHES.index(finish))
     bench.add("compositional", "object right", names, note="among the 10 objects; chance 0.1")
+    shapes = bench.judge.objects([greyed(d.image) for d in drawn])
+    said = (shapes @ bench.judge.texts([f"grey {other}" for other in OBJECTS]).T).argmax(1).tolist()
+    by_shape = [prompts[i][1] == OBJECTS[found] for i, found in zip(chosen, said, strict=True)]
+    bench.add("compositional", "object right by shape alone", by_shape, note="all grey; chance 0.1")
     bench.add("compositional", "finish right", finishes, note="among the 10 finishes; chance 0.1")
     bench.add(
         "compositional", "ceiling: finish right on painted val objects", painted_finishes(bench), note="judge"
@@ -157,7 +176,7 @@ def compositional(bench: Bench) -> None:
     bench.add("compositional", "metal or not right", metal, bar=0.85, note="mean metallic against 0.5")
     for number, name in enumerate(OBJECTS):
         mine = [k for k, i in enumerate(chosen) if i % 10 == number]
-        bench.add("compositional", f"object right, {name}", [names[k] for k in mine])
+        bench.add("compositional", f"object right by shape alone, {name}", [by_shape[k] for k in mine])
     for finish in FINISHES:
         mine = [k for k, i in enumerate(chosen) if prompts[i][2] == finish]
         bench.add("compositional", f"colour right, {finish.words}", [right[k] for k in mine])
@@ -168,7 +187,7 @@ def compositional(bench: Bench) -> None:
     for k, sample in enumerate(drawn):
         wrong = [
             word
-            for word, ok in (("object", names[k]), ("colour", right[k]), ("metal", metal[k] != 0))
+            for word, ok in (("shape", by_shape[k]), ("colour", right[k]), ("metal", metal[k] != 0))
             if not ok
         ]
         state = ("not " + ", ".join(wrong)) if wrong else "right"

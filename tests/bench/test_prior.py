@@ -17,11 +17,12 @@ from bench.evaluator import (
     Judge,
     contrastive_loss,
     load_judge,
-    ranks,
+    names_alone,
+    own_ranks,
     training_vectors,
 )
-from bench.evaluator_views import RING, painted, render_item, shrink
-from bench.prior import evaluate
+from bench.evaluator_views import RING, greyed, painted, render_item, shrink
+from bench.prior import MARK, evaluate, update_docs
 from bench.prior_measures import (
     FINISHES,
     OBJECTS,
@@ -37,7 +38,6 @@ from bench.prior_measures import (
 from bench.prior_page import Row, table
 from bench.prior_parts import Bench
 from bench.prior_samples import Sampler, Sampling, packed, unpacked
-from bench.prior_text import own_ranks
 from pipeline.multiview.codec import decode_gbuffer
 from pipeline.multiview.pipeline import MultiViewPipeline
 from pipeline.preset import ViewsConfig
@@ -122,7 +122,18 @@ def test_ranks_count_what_is_nearer_and_ties_against() -> None:
     texts = torch.eye(4)
     objects = torch.tensor([[1.0, 0, 0, 0], [0.5, 0.4, 0, 0], [0.0, 0, 0, 0]])
     np.testing.assert_array_equal(own_ranks(objects, texts, [0, 1, 2]), [0, 1, 3])
-    np.testing.assert_array_equal(ranks(torch.eye(4), texts), [0, 0, 0, 0])
+
+
+def test_names_alone_have_no_colours() -> None:
+    texts, own = names_alone([box_prop(), box_prop(caption="red crate"), box_prop(caption="lamp")])
+    assert texts == ["grey crate", "grey lamp"]
+    assert own == [0, 0, 1]
+
+
+def test_greyed_views_keep_only_their_shape() -> None:
+    red, blue = box_views()[0], box_views(colors=np.full((8, 3), (20, 20, 200), np.uint8))[0]
+    torch.testing.assert_close(greyed(red), greyed(blue))
+    torch.testing.assert_close(greyed(red)[:, 3:8], red[:, 3:8])
 
 
 def test_stored_samples_come_back() -> None:
@@ -262,6 +273,16 @@ def test_report_shows_its_pictures(report: Path) -> None:
     assert len(pictures) >= 7
     for name in pictures:
         assert f"({name})" in page
+
+
+def test_results_replace_those_before_them(tmp_path: Path) -> None:
+    page = tmp_path / "evaluation.md"
+    page.write_text(f"# Title\n\n{MARK}\n\nold\n")
+    update_docs(page, {"revision": "abc", "count": 16}, "| table |")
+    assert page.read_text() == f"# Title\n\n{MARK}\n\nrevision abc, count 16\n\n| table |\n"
+    page.write_text("# Title\n")
+    with pytest.raises(ValueError, match="lacks the line"):
+        update_docs(page, {}, "")
 
 
 def test_a_small_judge_trains_and_is_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

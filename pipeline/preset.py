@@ -76,6 +76,21 @@ class MeshConfig:
 
 
 @dataclass(frozen=True)
+class PackageConfig:
+    """What the asset carries besides its colours."""
+
+    detail_maps: bool = True
+    """A normal map and ambient occlusion of the dense surface."""
+    lods: int = 1
+    """Levels of detail, the finest included: NAME_LOD0, ..."""
+    collider: bool = False
+    """Convex hulls UCX_NAME_00, ... (the extra `collider`)."""
+
+    def __post_init__(self) -> None:
+        _check("lods", self.lods, 1, 8)
+
+
+@dataclass(frozen=True)
 class PreviewConfig:
     """The pictures beside the asset."""
 
@@ -106,6 +121,7 @@ class Preset:
     surface: SurfaceConfig = field(default_factory=SurfaceConfig)
     mesh: MeshConfig = field(default_factory=MeshConfig)
     bake: BakeConfig = field(default_factory=BakeConfig)
+    package: PackageConfig = field(default_factory=PackageConfig)
     preview: PreviewConfig = field(default_factory=PreviewConfig)
     reconstruct: ReconstructConfig = field(default_factory=ReconstructConfig)
     """Of `maquette reconstruct` alone."""

@@ -119,14 +119,15 @@ class Runner:
         )
         texture = self.stage(
             "texture",
-            {"bake": plain(preset.bake)},
-            [views, field, mesh],
+            {"bake": plain(preset.bake), "detail_maps": preset.package.detail_maps},
+            [views, field, mesh, surface],
             lambda out, progress: stages.texture(
                 out,
                 views.directory,
                 field.directory,
                 mesh.directory,
                 preset.bake,
+                surface_dir=surface.directory if preset.package.detail_maps else None,
                 progress=progress,
             ),
         )
@@ -139,6 +140,7 @@ class Runner:
                 "height_m": self._height_m(mesh),
                 "formats": list(request.formats),
                 "provenance": plain(provenance),
+                "package": plain(preset.package),
             },
             [field, mesh, texture],
             lambda out, progress: stages.export_files(
@@ -151,6 +153,7 @@ class Runner:
                 height_m=self._height_m(mesh),
                 formats=request.formats,
                 provenance=provenance,
+                package=preset.package,
                 progress=progress,
             ),
         )

@@ -19,7 +19,7 @@ import torch
 from pipeline.artifacts import load_material, load_mesh, save_material, save_mesh
 from pipeline.config import plain
 from pipeline.consistency import Consistency, view_consistency
-from pipeline.preset import MeshConfig, PreviewConfig, ReconstructConfig, ViewsConfig
+from pipeline.preset import MeshConfig, PackageConfig, PreviewConfig, ReconstructConfig, ViewsConfig
 from pipeline.prompt import Prompt
 from render.cameras import Cameras, orbit_cameras
 from render.gbuffer import ViewSet
@@ -45,8 +45,8 @@ VERSIONS: dict[StageName, int] = {
     "field": 2,
     "surface": 2,
     "mesh": 2,
-    "texture": 1,
-    "export": 1,
+    "texture": 2,
+    "export": 2,
     "preview": 1,
 }
 
@@ -255,9 +255,11 @@ def texture(
     mesh_dir: Path,
     config: BakeConfig,
     *,
+    surface_dir: Path | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Writes `material.safetensors`: the baked maps."""
+    """Writes `material.safetensors`: the baked maps; normals and occlusion too when there is a dense
+    surface."""
     from recon.bake import bake
     from recon.fields import load_field
 
@@ -265,7 +267,25 @@ def texture(
     views = ViewSet.load(sharp if sharp.is_file() else views_dir / VIEWS_FILE)
     field = load_field(field_dir / FIELD_FILE)
     with torch.no_grad():
-        material = bake(load_mesh(mesh_dir / MESH_FILE), views, field, config, progress=progress)
+        mesh = load_mesh(mesh_dir / MESH_FILE)
+        share = 1.0 if surface_dir is None else 0.6
+        material = bake(
+            mesh,
+            views,
+            field,
+            config,
+            progress=lambda fraction, message="": progress(share * fraction, message),
+        )
+    if surface_dir is not None:
+        from recon.transfer import TransferConfig, detail_maps
+
+        _, material = detail_maps(
+            mesh,
+            material,
+            load_mesh(surface_dir / MESH_FILE),
+            TransferConfig(texture_size=config.texture_size),
+            progress=lambda fraction, message="": progress(share + (1 - share) * fraction, message),
+        )
     save_material(material, out / MATERIAL_FILE)
 
 
@@ -280,11 +300,12 @@ def export_files(
     height_m: float,
     formats: tuple[Format, ...],
     provenance: dict[str, str | int | float],
+    package: PackageConfig | None = None,
     progress: Progress = silent,
 ) -> None:
     """Writes the asset's files, always a GLB among them, and `inspection.json`."""
     from recon.asset import Asset
-    from recon.export import export
+    from recon.export import SPLAT_FORMATS, export
     from recon.fields import load_field
     from recon.inspect import inspect
 
@@ -296,6 +317,18 @@ def export_files(
         provenance=provenance,
         splats=load_field(field_dir / FIELD_FILE).splats() if set(formats) & set(SPLAT_FORMATS) else None,
     )
+    if package is not None and package.lods > 1:
+        from recon.lods import LodConfig, make_lods
+        from render.scene import Part, Scene
+
+        finest = Scene((Part(asset.mesh, asset.material, name),))
+        size = max(asset.material.base_color_srgb.shape[:2])
+        asset = replace(asset, lods=make_lods(finest, size, LodConfig(package.lods), progress=progress))
+    if package is not None and package.collider:
+        from recon.collider import convex_hulls
+
+        progress(0.0, "collider")
+        asset = replace(asset, collider=convex_hulls(asset.mesh))
     progress(0.0, "writing")
     with torch.no_grad():
         export(asset, out, stem, ["glb", *(name for name in formats if name != "glb")])

@@ -125,7 +125,7 @@ class PathRenderer:
         shown *= (coverage > 1e-4)[..., None]
         rest = (1 - coverage) * (1 - shadow)
         alpha = 1 - rest if transparent else np.ones_like(rest)
-        mixed = shown * coverage[..., None]
+        mixed: NDArray[Any] = shown * coverage[..., None]
         if transparent:
             mixed = mixed / np.maximum(alpha, 1e-6)[..., None]
         else:

@@ -12,6 +12,7 @@ from render.errors import InputError
 
 if TYPE_CHECKING:
     from pipeline.delivery import Result
+    from pipeline.preset import Preset
 
 
 def generate(
@@ -35,7 +36,16 @@ def generate(
     ] = None,
     texture_size: Annotated[int | None, typer.Option(help="In pixels.  [default: the preset's]")] = None,
     formats: Annotated[
-        str | None, typer.Option(help="Of glb, obj, stl, ply, splat; with commas.  [default: glb]")
+        str | None,
+        typer.Option(
+            help="Of glb, gltf, obj, usdz, fbx, blend, stl, 3mf, ply, splat, splat32, spz.  [default: glb]"
+        ),
+    ] = None,
+    lods: Annotated[
+        int | None, typer.Option(help="Levels of detail, the finest included.  [default: the preset's]")
+    ] = None,
+    collider: Annotated[
+        bool | None, typer.Option("--collider/--no-collider", help="Convex hulls for physics engines.")
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda.  [default: auto]")] = None,
     lora: Annotated[
@@ -70,11 +80,27 @@ def generate(
     with stage_bar(quiet) as bar, Resumable(out):
         from pipeline import run
 
+        if lods is not None or collider is not None:
+            given["preset"] = _packaged(out, preset, resume, lods, collider)
         if resume:
             result = run.resume(out, prompt=prompt, observer=bar, **given)
         else:
             result = run.generate(prompt or "", out=out, observer=bar, **given)
     print_result(result)
+
+
+def _packaged(out: Path, preset: str | None, resume: bool, lods: int | None, collider: bool | None) -> Preset:
+    """The preset (of the last run, when that goes on) with these levels and collider."""
+    from pipeline.config import changed
+    from pipeline.preset import load_preset
+    from pipeline.run import last_request
+
+    chosen = last_request(out)[0].preset if resume and preset is None else load_preset(preset or "standard")
+    if lods is not None:
+        chosen = changed(chosen, "package.lods", lods)
+    if collider is not None:
+        chosen = changed(chosen, "package.collider", collider)
+    return chosen
 
 
 def print_result(result: Result) -> None:

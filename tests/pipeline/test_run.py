@@ -59,7 +59,7 @@ class Fakes:
         self.call("mesh")
         (out / stages.MESH_FILE).write_text((surface / stages.MESH_FILE).read_text() + f"{config} {size}")
 
-    def texture(self, out: Path, views: Path, field: Path, mesh: Path, config: Any, *, progress: Any) -> None:
+    def texture(self, out: Path, views: Path, field: Path, mesh: Path, config: Any, **given: Any) -> None:
         self.call("texture")
         (out / stages.MATERIAL_FILE).write_text((mesh / stages.MESH_FILE).read_text())
 

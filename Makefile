@@ -6,14 +6,16 @@ BIN := .venv/bin
 STAMP := .venv/.maquette-ready
 DEV_STAMP := .venv/.maquette-dev-ready
 VALIDATOR := tests/gltf_validator/node_modules/.package-lock.json
+MCP := tests/meshy_mcp/node_modules/.package-lock.json
+VIEWER := worker/web/vendor/model-viewer.js
 INPUTS := pyproject.toml constraints.txt scripts/make-venv.sh
 
-.PHONY: demo setup test lint types check clean
+.PHONY: demo setup test test-faults lint types check clean
 
 demo: $(STAMP)
 	$(BIN)/maquette generate "$(PROMPT)" --out "$(OUT)"
 
-setup: $(DEV_STAMP)
+setup: $(DEV_STAMP) $(VIEWER) $(MCP)
 
 $(STAMP): $(INPUTS)
 	scripts/system-packages.sh
@@ -30,8 +32,23 @@ $(VALIDATOR): tests/gltf_validator/package.json tests/gltf_validator/package-loc
 	npm ci --prefix tests/gltf_validator --no-audit --no-fund --loglevel=error
 	@touch $@
 
+# The web page's 3D viewer; without it the page shows films of the turntable.
+$(VIEWER): worker/web/package-lock.json scripts/web-vendor.sh | $(DEV_STAMP)
+	scripts/web-vendor.sh
+	@touch $@
+
+# Meshy's public MCP server, which a slow test drives our API with.
+$(MCP): tests/meshy_mcp/package.json tests/meshy_mcp/package-lock.json | $(DEV_STAMP)
+	npm ci --prefix tests/meshy_mcp --no-audit --no-fund --loglevel=error
+	@touch $@
+
 test: $(DEV_STAMP) $(VALIDATOR)
-	$(BIN)/python -m pytest -q -m "not gpu and not slow"
+	$(BIN)/python -m pytest -q -m "not gpu and not slow and not postgres"
+
+# All faults that the service must survive, on every database and broker: some twenty minutes on two cores.
+test-faults: $(DEV_STAMP)
+	scripts/test-servers.sh
+	$(BIN)/python -m pytest -q -m "fault or postgres"
 
 lint: $(DEV_STAMP)
 	$(BIN)/ruff check .

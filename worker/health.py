@@ -121,15 +121,10 @@ def _queue(settings: Settings) -> tuple[str, str]:
     with database.read() as connection:
         if current(connection) is None:
             return "ok", "empty"
-        states: dict[str, int] = dict(
-            connection.execute(
-                select(stage.c.state, func.count())
-                .where(stage.c.state.in_(("ready", "delayed", "running")))
-                .group_by(stage.c.state)
-            )
-            .tuples()
-            .all()
+        waiting = select(stage.c.state, func.count()).where(
+            stage.c.state.in_(("ready", "delayed", "running"))
         )
+        states = {str(state): int(n) for state, n in connection.execute(waiting.group_by(stage.c.state))}
         late = connection.execute(
             select(func.count()).where(stage.c.state == "running", stage.c.lease_until < now())
         ).scalar_one()

@@ -172,7 +172,9 @@ class FolderStore:
 def store_at(settings: Settings) -> Store:
     """The store that the settings name."""
     if settings.store.startswith("s3://"):
-        raise InputError("MAQUETTE_STORE_URL: S3 comes with a later commit.")
+        from worker.object_store import ObjectStore
+
+        return ObjectStore(settings.store, settings.s3_endpoint)
     return FolderStore(Path(settings.store))
 
 

@@ -122,3 +122,100 @@ class Postgres:
         if os.getuid() == 0:
             return ["setpriv", f"--reuid={self.user}", f"--regid={self.user}", "--clear-groups", *command]
         return list(command)
+
+
+@dataclass
+class Redis:
+    """A Redis server without persistence: killed, it forgets everything."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    @staticmethod
+    @contextlib.contextmanager
+    def started(folder: Path) -> Iterator[Redis]:
+        server = Redis(folder, free_port())
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
+
+    def start(self) -> None:
+        command = [
+            program("redis-server"), "--port", str(self.port), "--bind", "127.0.0.1", "--save", "",
+            "--appendonly", "no", "--dir", str(self.folder),
+        ]  # fmt: skip
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+        listening(self.port, self.process)
+
+    def kill(self) -> None:
+        """kill -9, and its data with it."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+@dataclass
+class RabbitMq:
+    """A RabbitMQ node with a name, port and folder of its own."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}//"
+
+    @staticmethod
+    @contextlib.contextmanager
+    def started(folder: Path) -> Iterator[RabbitMq]:
+        server = RabbitMq(folder, free_port())
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
+
+    def start(self) -> None:
+        environment = {
+            **os.environ,
+            "HOME": str(self.folder),
+            "RABBITMQ_NODENAME": f"maquette{self.port}@localhost",
+            "RABBITMQ_NODE_PORT": str(self.port),
+            "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
+            "RABBITMQ_DIST_PORT": str(free_port()),
+            "RABBITMQ_MNESIA_BASE": str(self.folder / "data"),
+            "RABBITMQ_LOG_BASE": str(self.folder / "log"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(self.folder / "plugins"),
+            "RABBITMQ_PID_FILE": str(self.folder / "pid"),
+            "ERL_EPMD_ADDRESS": "127.0.0.1",
+            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "-setcookie maquette",
+        }
+        # The script of the Debian package changes to the user rabbitmq; the one behind it does not.
+        server = "/usr/lib/rabbitmq/bin/rabbitmq-server"
+        command = [server if os.path.exists(server) else program("rabbitmq-server")]
+        self.process = subprocess.Popen(
+            command, env=environment, cwd=self.folder, start_new_session=True,
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        listening(self.port, self.process)
+
+    def kill(self) -> None:
+        """kill -9, and its data with it."""
+        if self.process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.process.pid, 9)
+            self.process.wait()
+            # Erlang's machine may have left the group of the script that started it.
+            for path in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    if f"maquette{self.port}@localhost".encode() in path.read_bytes():
+                        os.kill(int(path.parent.name), 9)
+        shutil.rmtree(self.folder / "data", ignore_errors=True)

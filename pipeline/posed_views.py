@@ -33,6 +33,10 @@ MAX_TOTAL_PX = 24_000_000
 MIN_OBJECT_PX = 8
 _MARGIN = 0.04
 _ASPECT = 0.01
+_STEP_PX = 4.0
+"""Difference in depth, in pixels, beyond which neighbours are of different surfaces."""
+_TURN = 0.4
+"""The same of normals, in each coordinate."""
 _WRONG = 0.75
 """Least share of a view's silhouette that the others' hull has to cover; right poses have 0.97 and more."""
 _MAX_NPY_BYTES = 512 * 1024**2
@@ -85,7 +89,7 @@ def load_views(posed: PosedSet, *, max_side: int = MAX_SIDE_PX, progress: Progre
         side = min(box[2] - box[0], float(limit))
         sides.append(side)
         rest = {"depth": posed.depth_unit} if "depth" in view.maps else {}
-        for name, value in _resampled(view, box, limit, rest).items():
+        for name, value in _resampled(view, box, limit, rest, posed.projection == "perspective").items():
             channels.setdefault(name, []).append(torch.from_numpy(value))
         scale = limit / (box[2] - box[0])
         fx, fy, cx, cy = view.intrinsics
@@ -111,21 +115,27 @@ def load_views(posed: PosedSet, *, max_side: int = MAX_SIDE_PX, progress: Progre
 
 
 def sized(views: ViewSet, size: int) -> ViewSet:
-    """The views at another square size: colours weighted by alpha, depth and normals of the nearest pixel."""
+    """The views at another square size: colours weighted by alpha, depth and normals of one surface."""
     if size == views.cameras.width == views.cameras.height:
         return views
     seen = views.gbuffer.channels()
 
     def resampled(value: Tensor, nearest: bool) -> Tensor:
         planes = value.permute(0, 3, 1, 2)
-        mode = "nearest-exact" if nearest else "area" if size < views.cameras.width else "bilinear"
+        mode = "nearest-exact" if nearest else "area" if size <= views.cameras.width / 2 else "bilinear"
         return torch.nn.functional.interpolate(planes, size=(size, size), mode=mode).permute(0, 2, 3, 1)
 
     alpha = resampled(seen["alpha"], False)
     out = {"alpha": alpha.contiguous()}
     for name, value in seen.items():
         if name in ("depth", "normal"):
-            out[name] = (resampled(value, True) * (alpha > 0.5)).contiguous()
+            point, smooth = resampled(value, True), resampled(value, False)
+            limit = _TURN if name == "normal" else _STEP_PX * _pixel(views.cameras, point)
+            same = ((smooth - point).abs() < limit).all(-1, keepdim=True)
+            chosen = torch.where(same, smooth, point)
+            if name == "normal":
+                chosen = torch.nn.functional.normalize(chosen, dim=-1, eps=1e-6)
+            out[name] = (chosen * (alpha > 0.5)).contiguous()
         elif name != "alpha":
             total = resampled(value * seen["alpha"], False)
             out[name] = torch.where(alpha > 1e-3, total / alpha.clamp_min(1e-3), 0.0).contiguous()
@@ -142,6 +152,12 @@ def _largest_side(posed: PosedSet) -> int:
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             continue  # `load_image` says it better
     return max(16, round(largest * (1 + 2 * _MARGIN)) + 4)
+
+
+def _pixel(cameras: Cameras, depth: Tensor) -> Tensor:
+    """Size of a pixel at each depth, world units."""
+    focal = cameras.intrinsics[:, 0, None, None, None]
+    return (depth if cameras.projection == "perspective" else torch.ones_like(depth)) / focal
 
 
 def _read(posed: PosedSet, frame: Frame) -> _View:
@@ -285,7 +301,11 @@ def _window(alpha: Float[np.ndarray, "H W"]) -> tuple[float, float, float, float
 
 
 def _resampled(
-    view: _View, box: tuple[float, float, float, float], size: int, units: dict[str, float]
+    view: _View,
+    box: tuple[float, float, float, float],
+    size: int,
+    units: dict[str, float],
+    perspective: bool,
 ) -> dict[str, Float[np.ndarray, "S S k"]]:
     """The channels of the window; outside the picture there is nothing."""
     alpha = view.rgba[..., 3]
@@ -295,9 +315,19 @@ def _resampled(
     color = [_crop(view.rgba[..., k] * alpha, box, size, reduce) for k in range(3)]
     out["color"] = np.stack(color, -1) / np.maximum(coverage, 1e-3)[..., None]
     for name, values in view.maps.items():
-        kind = reduce if name == "material" else Image.Resampling.NEAREST
-        planes = [_crop(values[..., k], box, size, kind) for k in range(values.shape[-1])]
-        out[name] = np.stack(planes, -1) * np.float32(units.get(name, 1.0))
+        smooth = np.stack([_crop(values[..., k], box, size, reduce) for k in range(values.shape[-1])], -1)
+        if name != "material":
+            nearest = [
+                _crop(values[..., k], box, size, Image.Resampling.NEAREST) for k in range(values.shape[-1])
+            ]
+            # Between two surfaces, or at the rim, the mean of both is a place where nothing is.
+            point = np.stack(nearest, -1)
+            step = np.full_like(point, _TURN)
+            if name == "depth":
+                step = _STEP_PX * (point if perspective else 1 / units[name]) / view.intrinsics[0]
+            same = (np.abs(smooth - point) < step).all(-1, keepdims=True)
+            smooth = np.where(same, smooth, point)
+        out[name] = smooth * np.float32(units.get(name, 1.0))
     return {name: value.astype(np.float32) for name, value in out.items()}
 
 

@@ -21,6 +21,7 @@ from pipeline.config import plain
 from pipeline.consistency import Consistency, view_consistency
 from pipeline.preset import MeshConfig, PackageConfig, PreviewConfig, ReconstructConfig, ViewsConfig
 from pipeline.prompt import Prompt
+from pipeline.safety import Verdict, screen
 from render.cameras import Cameras, orbit_cameras
 from render.gbuffer import ViewSet
 from render.progress import Progress, silent
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "preview"]
 
 VERSIONS: dict[StageName, int] = {
-    "views": 3,
+    "views": 4,
     "field": 2,
     "surface": 2,
     "mesh": 2,
@@ -83,6 +84,8 @@ class DrawnViews:
     nearest: tuple[str, ...]
     """Known things that are nearest."""
     in_domain: bool
+    safety: Verdict | None = None
+    """What the safety policy said of the prompt; None where there was no prompt."""
 
 
 def draw_views(
@@ -96,10 +99,11 @@ def draw_views(
 ) -> None:
     """Writes `drawn.safetensors`, what the model drew, `views.safetensors`, the same with one geometry
     where the drawn views contradict each other (both `ViewSet`), and `views.json` (`DrawnViews`, of
-    the views as drawn).
+    the views as drawn). `RefusedError` when the safety policy refuses the prompt.
     """
     from recon.consensus import harmonise
 
+    verdict = screen(config.safety, prompt.text, prompt.image)
     progress(0.0, "loading the model")
     network = model.load()
     views = network(
@@ -119,6 +123,7 @@ def draw_views(
         None if domain is None else float(domain.score),
         () if domain is None else tuple(domain.nearest),
         True if domain is None else domain.inside,
+        verdict,
     )
     (out / "views.json").write_text(json.dumps(plain(drawn), indent=1), encoding="utf-8")
 
@@ -176,7 +181,11 @@ def load_drawn(path: Path) -> DrawnViews:
     """Read `views.json`."""
     data = json.loads(path.read_text(encoding="utf-8"))
     return DrawnViews(
-        Consistency(**data["consistency"]), data["domain_score"], tuple(data["nearest"]), data["in_domain"]
+        Consistency(**data["consistency"]),
+        data["domain_score"],
+        tuple(data["nearest"]),
+        data["in_domain"],
+        None if data["safety"] is None else Verdict(**data["safety"]),
     )
 
 
@@ -198,7 +207,7 @@ def fit_field(
 
     views = ViewSet.load(views_dir / VIEWS_FILE)
     guidance = None
-    if distillation is not None:
+    if distillation is not None and config.field == "gaussians":
         from pipeline.distillation import Distillation
 
         progress(0.0, "loading the model")

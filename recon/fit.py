@@ -125,7 +125,7 @@ def fit_views(
     generator: torch.Generator,
     progress: Progress = silent,
 ) -> tuple[GaussianField | SdfField, FitReport]:
-    """A new field of the kind `config.field` that shows what the views show."""
+    """A new field of the kind `config.field` that shows what the views show; `nerf` takes no guidance."""
     match config.field:
         case "gaussians":
             if views.gbuffer.depth is None or views.gbuffer.normal is None:

@@ -18,7 +18,6 @@ from torch.nn.functional import avg_pool3d, max_pool2d
 from recon.fields.lattices import composed
 from recon.fields.sdf import SdfField, Traced
 from recon.fusion import Volume, depth_maps, fuse
-from recon.guidance import Guidance
 from recon.hull import carve, hull_volume, silhouettes, widened
 from recon.losses import LossWeights, charbonnier
 from render.cameras import Cameras
@@ -87,10 +86,6 @@ def fit_sdf(
     config: NerfConfig,
     weights: LossWeights,
     *,
-    guidance: Guidance | None = None,
-    guidance_steps: int = 0,
-    guidance_weight: float = 0.5,
-    guidance_cameras: Cameras | None = None,
     generator: torch.Generator,
     progress: Progress = silent,
 ) -> tuple[SdfField, list[float]]:

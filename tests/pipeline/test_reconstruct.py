@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 
 from pipeline.cli import invoke
-from pipeline.config import build
+from pipeline.config import build, changed
 from pipeline.preset import Preset
 from pipeline.reconstruct import reconstruct, resume
+from pipeline.run import generate
 from render.errors import InputError
 from render.glb import load_scene
+from tests.conftest import BarrelPipeline
 from tests.pipeline.posed import barrel_set
 
 QUICK = build(
@@ -68,6 +70,16 @@ def test_pictures_alone_resume_and_repeat(tmp_path: Path) -> None:
     assert changed.glb is not None
     vertices = np.concatenate([part.mesh.vertices for part in load_scene(changed.glb).parts])
     assert np.ptp(vertices[:, 1]) == pytest.approx(2.0, abs=1e-4)
+
+
+def test_generate_takes_the_field_of_its_preset(tmp_path: Path) -> None:
+    preset = changed(changed(QUICK, "fit.field", "nerf"), "views.size_px", 64)
+    result = generate("a barrel", out=tmp_path, preset=preset, model=BarrelPipeline())
+    assert result.glb is not None
+    assert result.report.asset["watertight"]
+    vertices = np.concatenate([part.mesh.vertices for part in load_scene(result.glb).parts])
+    # The barrel is 1.5 high and 1.08 wide; the asset 1 m high.
+    assert np.ptp(vertices, axis=0) == pytest.approx([0.72, 1.0, 0.72], abs=0.06)
 
 
 def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:

@@ -19,9 +19,12 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from render.errors import InputError
+
+if TYPE_CHECKING:
+    from pipeline.delivery import Result
 
 EMBEDDED = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4", ".zip"}
 """Endings of files that carry their credentials inside."""
@@ -198,6 +201,30 @@ def sign(path: Path, claims: Mapping[str, Any], version: str) -> Path:
     _replace(target, signed.getvalue() if embeds else bytes(store))
     target.chmod(0o644)
     return target
+
+
+def sign_result(result: Result) -> list[Path]:
+    """Sign the files of a finished run; its report and receipt stay as they are. See `sign`.
+
+    The receipt holds the hashes of the files before signing, which `maquette replay` makes again.
+    """
+    request, environment = result.receipt.request, result.receipt.environment
+    claims = {
+        "prompt": request.text,
+        "negative": request.negative,
+        "image_sha256": request.image_sha256,
+        "seed": request.seed,
+        "preset": request.preset.name,
+        "weights": dict(environment.weights),
+    }
+    given = {name: value for name, value in claims.items() if value not in (None, "")}
+    return [
+        sign(
+            path, given | {"sha256_unsigned": result.receipt.outputs[name]}, environment.versions["maquette"]
+        )
+        for name, path in sorted(result.files.items())
+        if name in result.receipt.outputs
+    ]
 
 
 def verify(path: Path) -> Verification:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipeline.config import build, read_yaml
 from pipeline.distillation import DistillationConfig
@@ -33,6 +33,8 @@ class ViewsConfig:
     guidance_scale: float = 3.0
     consensus: ConsensusConfig = field(default_factory=ConsensusConfig)
     """When views that contradict each other are given one geometry."""
+    safety: Literal["offline", "none"] = "offline"
+    """Which policy screens the prompt (`pipeline.safety`)."""
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.azimuths_deg) <= 32:

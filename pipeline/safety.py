@@ -13,10 +13,13 @@ classifier can be put in its place.
 
 from __future__ import annotations
 
+import hashlib
 import re
 import unicodedata
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import yaml
@@ -26,6 +29,8 @@ from pipeline.resources import resource_directory
 from render.errors import InputError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from pipeline.multiview.text import TextEncoder
     from render.gbuffer import ViewSet
 
@@ -98,6 +103,17 @@ def folded(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", " ", joined).strip()
 
 
+EMBEDDINGS = "concepts.safetensors"
+
+
+def _folder() -> Path:
+    return resource_directory("assets") / "safety"
+
+
+def _digest(texts: list[str]) -> str:
+    return hashlib.sha256("\n".join(texts).encode()).hexdigest()
+
+
 class OfflinePolicy:
     """Word lists and MiniLM similarity; needs no network and no weights of its own."""
 
@@ -105,8 +121,7 @@ class OfflinePolicy:
 
     def __init__(self, encoder: TextEncoder | None = None) -> None:
         self._encoder = encoder
-        path = resource_directory("assets") / "safety" / "concepts.yaml"
-        data: dict[str, Any] = yaml.safe_load(path.read_text(encoding="utf-8"))
+        data: dict[str, Any] = yaml.safe_load((_folder() / "concepts.yaml").read_text(encoding="utf-8"))
         self._patterns = {
             category: re.compile(rf"\b({'|'.join(re.escape(folded(word)) for word in words)})\b")
             for category, words in data["words"].items()
@@ -123,8 +138,24 @@ class OfflinePolicy:
         return self._encoder
 
     @cached_property
-    def _concepts(self) -> Any:
-        return self._text_encoder.sentences([text for _, text in self._blocked] + self._allowed)
+    def _concepts(self) -> Tensor:
+        """Embeddings of blocked, then allowed concepts: those kept beside them, if of this list."""
+        from safetensors.torch import load_file
+
+        texts = [text for _, text in self._blocked] + self._allowed
+        kept = _folder() / EMBEDDINGS
+        if kept.is_file():
+            embeddings = load_file(kept).get(_digest(texts))
+            if embeddings is not None:
+                return embeddings.float()
+        return self._text_encoder.sentences(texts)
+
+    def save_embeddings(self) -> None:
+        """Keep the embeddings of the concepts beside them; a run then need not compute them."""
+        from safetensors.torch import save_file
+
+        texts = [text for _, text in self._blocked] + self._allowed
+        save_file({_digest(texts): self._text_encoder.sentences(texts).half()}, _folder() / EMBEDDINGS)
 
     def screen_prompt(self, text: str) -> Verdict:
         """Words first, since they cost nothing; then meaning."""
@@ -174,8 +205,14 @@ class NoPolicy:
         return Verdict(True, self.name, screened=False)
 
 
-POLICIES: dict[str, type[SafetyPolicy]] = {"offline": OfflinePolicy, "none": NoPolicy}
-"""Policies by the name that a configuration gives them."""
+POLICIES: dict[str, Callable[[], SafetyPolicy]] = {"offline": OfflinePolicy, "none": NoPolicy}
+"""Makers of policies by the name that a preset gives them (`views.safety`)."""
+
+
+def screen(policy: str, text: str, image: Image.Image | None) -> Verdict:
+    """The verdict of a named policy on a request that passes; `RefusedError` on one that does not."""
+    judge = POLICIES[policy]()
+    return require(judge.screen_prompt(text) if image is None else judge.screen_image(image, text))
 
 
 def require(verdict: Verdict) -> Verdict:

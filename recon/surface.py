@@ -152,7 +152,7 @@ def _poisson(
     points, normals = averaged(points, normals, 0.75 * unit)
     cloud = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points))
     cloud.normals = o3d.utility.Vector3dVector(normals)
-    # Marching cubes inside says so of cells that it then fills with the mean of what it has.
+    # The Poisson solver was seen to print this now and then, with a sound mesh all the same.
     with without_lines(b"bad average roots"):
         mesh, _ = o3d.geometry.TriangleMesh.create_from_point_cloud_poisson(
             cloud, depth=depth, scale=1.15, linear_fit=False, n_threads=1

@@ -89,12 +89,14 @@ def run(
     *,
     image: Image.Image | None = None,
     model: ViewModel | None = None,
+    source: ModelSource | None = None,
     observer: Observer,
 ) -> Result:
-    """Makes what `request` asks for in `directory`; `image` is its cut-out, if it has one."""
+    """Makes what `request` asks for in `directory`; `image` is its cut-out, if it has one. A `source` that
+    several runs share takes the place of the request's device and LoRA."""
     started = time.perf_counter()
     prompt = Prompt(request.text, image, request.negative)
-    source = ModelSource(model=model, device=request.device, lora=request.lora)
+    source = source or ModelSource(model=model, device=request.device, lora=request.lora)
     directory = checked_directory(directory)
     with disk_errors(directory), locked_stages(directory) as kept:
         save_request(request, image, kept)

@@ -78,6 +78,7 @@ class Generation:
         params = build(GenerateParams, work.claim.params)
         work.checkpoints.order = tuple(planned.name for planned in _stages(IMAGE in work.claim.inputs))
         work.checkpoints.last = stage
+        order: _Order | None = None
         try:
             picture = _picture(work) if IMAGE in work.claim.inputs else None
             request = _request(params, picture, work)
@@ -89,7 +90,7 @@ class Generation:
             order.request = replace(request, seed=winner, variants=1)
             outputs = order.make(drawn, winner)
         except StageReachedError:
-            _show(stage, work)
+            _show(stage, work, order)
             return
         kept, directory = work.checkpoints.directory, work.directory / "out"
         directory.mkdir()
@@ -168,17 +169,23 @@ def _picture(work: Work) -> Image.Image:
     return load_image(output / IMAGE_FILE)
 
 
-def _show(stage: str, work: Work) -> None:
-    """Pictures on the way."""
+def _show(stage: str, work: Work, order: _Order | None) -> None:
+    """Pictures on the way; of several variants each has one, `variant-SEED.png`, so that a user may pick."""
     made = {output.name: output for output in work.checkpoints.outputs}
     if stage == PICTURE:
         work.deliver(made[PICTURE] / IMAGE_FILE, "picture")
-    if stage == "views":
+    if stage == "views" and order is not None:
         from render.contact_sheet import views_sheet
 
+        drawn = order.drawn
+        kept = max(drawn, key=lambda pair: (pair[1].score, -pair[1].seed))[0]
         path = work.directory / "views.png"
-        views_sheet(ViewSet.load(made["views"] / DRAWN_FILE)).save(path)
+        views_sheet(ViewSet.load(kept / DRAWN_FILE)).save(path)
         work.deliver(path, "picture")
+        for output, variant in drawn if len(drawn) > 1 else []:
+            path = work.directory / f"variant-{variant.seed}.png"
+            _variant_picture(ViewSet.load(output / DRAWN_FILE)).save(path)
+            work.deliver(path, "picture")
 
 
 def _role(name: str) -> str:
@@ -188,16 +195,29 @@ def _role(name: str) -> str:
     return "picture" if name in pictures else "asset"
 
 
+def _variant_picture(views: ViewSet) -> Image.Image:
+    """Four sides of what was drawn, base colour, in a square."""
+    import numpy as np
+
+    from render.contact_sheet import channel_pictures
+
+    sides = channel_pictures(views[list(range(0, min(len(views), 8), 2))])
+    pictures = sides.get("base_color_srgb", sides.get("rgb_srgb"))
+    assert pictures is not None
+    four = [pictures[i % len(pictures)] for i in range(4)]
+    return Image.fromarray(np.vstack([np.hstack(four[:2]), np.hstack(four[2:])]))
+
+
 class _Order(Runner):
     """The order of the pipeline; the sheet of variants is drawn once, at the end."""
 
-    _drawn: list[tuple[StageOutput, Variant]]
+    drawn: list[tuple[StageOutput, Variant]]
 
     def _variants_sheet(self, outputs: list[tuple[StageOutput, Variant]]) -> None:
-        self._drawn = outputs
+        self.drawn = outputs
 
     def variants_sheet(self) -> None:
-        super()._variants_sheet(self._drawn)
+        super()._variants_sheet(self.drawn)
 
 
 @dataclass

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -322,7 +323,7 @@ def _resampled(
             ]
             # Between two surfaces, or at the rim, the mean of both is a place where nothing is.
             point = np.stack(nearest, -1)
-            step = np.full_like(point, _TURN)
+            step: Any = _TURN
             if name == "depth":
                 step = _STEP_PX * (point if perspective else 1 / units[name]) / view.intrinsics[0]
             same = (np.abs(smooth - point) < step).all(-1, keepdims=True)

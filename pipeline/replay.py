@@ -38,6 +38,11 @@ def replay(
     receipt = Receipt.load(receipt_path)
     if out.resolve() == receipt_path.resolve().parent:
         raise InputError("--out is the folder of the receipt; replay into another one, to keep both.")
+    if receipt.request.views_sha256 is not None:
+        raise InputError(
+            f"{receipt_path} is of a reconstruction: run maquette reconstruct with its views, preset "
+            "and seed, and compare the receipts."
+        )
     image = saved_image(receipt.request, receipt_path.parent / IMAGE_FILE)
     result = run(receipt.request, out, image=image, model=model, observer=observer or Unobserved())
     # The picture of all variants belongs to the choice of the seed, which a receipt has behind it.

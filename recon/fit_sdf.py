@@ -26,6 +26,7 @@ from render.gbuffer import ViewSet
 from render.progress import Progress, silent
 
 _DIFFUSE_EVERY = 8
+_MANY_VIEWS = 16
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,9 @@ def first_volume(views: ViewSet, max_voxels: int) -> Volume:
     """The fused depth of the views where they have any, else their hull."""
     if views.gbuffer.depth is not None:
         wide = widened(views)
-        return fuse(depth_maps(wide.cameras, wide.gbuffer), max_voxels)
+        # Of few views, one alone may see a side: the bottom, say.
+        votes = 2 if len(views) >= _MANY_VIEWS else 1
+        return fuse(depth_maps(wide.cameras, wide.gbuffer), max_voxels, votes=votes)
     coarse = hull_volume(views, 64)
     found = np.argwhere(coarse.values < coarse.voxel)
     if len(found) == 0:

@@ -17,9 +17,9 @@ from worker.store import store_at
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Postgres]:
+def postgres() -> Iterator[Postgres]:
     """A server of this session's own."""
-    with Postgres.started(tmp_path_factory.mktemp("postgres")) as server:
+    with Postgres.started() as server:
         yield server
 
 

@@ -9,6 +9,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -56,24 +57,24 @@ class Postgres:
 
     @staticmethod
     @contextlib.contextmanager
-    def started(folder: Path) -> Iterator[Postgres]:
+    def started() -> Iterator[Postgres]:
         initdb = program("initdb")
         user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
-        server = Postgres(folder / "data", free_port(), user)
-        server.folder.mkdir()
-        if os.getuid() == 0:  # Postgres refuses to run as root
-            shutil.chown(server.folder, user)
-            for parent in server.folder.parents:
-                if parent.stat().st_mode & 0o001:
-                    break
-                parent.chmod(parent.stat().st_mode | 0o011)
-        command = [initdb, "-D", str(server.folder), "-A", "trust", "-U", "maquette", "--no-sync"]
-        subprocess.run(server._as_user(command), check=True, capture_output=True, cwd="/")
-        server.start()
+        # Not in pytest's folder, which is root's alone: Postgres refuses to run as root.
+        folder = Path(tempfile.mkdtemp(prefix="maquette-postgres-"))
+        server = Postgres(folder, free_port(), user)
+        if os.getuid() == 0:
+            shutil.chown(folder, user)
+        command = [initdb, "-D", str(folder), "-A", "trust", "-U", "maquette", "--no-sync"]
         try:
-            yield server
+            subprocess.run(server._as_user(command), check=True, capture_output=True, cwd="/")
+            server.start()
+            try:
+                yield server
+            finally:
+                server.stop()
         finally:
-            server.stop()
+            shutil.rmtree(folder)
 
     def start(self) -> None:
         command = [

@@ -124,10 +124,10 @@ def test_sigstop_past_the_lease(postgres: Postgres, tmp_path: Path):
 
 
 @pytest.mark.postgres
-def test_the_database_goes_away(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path):
+def test_the_database_goes_away(tmp_path: Path):
     """Fault 6: for longer than the lease, in the middle of stages."""
     with (
-        Postgres.started(tmp_path_factory.mktemp("own")) as server,
+        Postgres.started() as server,
         stack_at(tmp_path / "data", database_url=server.new_database()) as stack,
     ):
         stack.workers()

@@ -67,25 +67,27 @@ def test_library_code_does_not_print_or_exit():
     assert wrong == []
 
 
-@pytest.mark.parametrize("module", ["pipeline", "pipeline.cli"])
+@pytest.mark.parametrize("module", ["pipeline", "pipeline.cli", "worker.cli"])
 def test_importing_loads_no_heavy_library(module: str):
     code = (
         f"import sys, {module}\n"
         "heavy = {'torch', 'numpy', 'open3d', 'diffusers', 'transformers', 'numba', 'PIL', 'scipy'}\n"
+        "heavy |= {'celery', 'sqlalchemy', 'alembic', 'fastapi', 'pydantic'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert run.stdout.strip() == "[]"
 
 
-def test_help_is_fast():
+@pytest.mark.parametrize("module", ["pipeline.cli", "worker.cli"])
+def test_help_is_fast(module: str):
     # The bar is 0.5 s of wall clock on a free machine (bench/stages.py prints it); processor time is what
     # a busy test machine can assert, and the best of three leaves out a cold disk.
     spent = []
     for _ in range(3):
         start = time.perf_counter()
         run = subprocess.run(
-            [sys.executable, "-m", "pipeline.cli", "--help"],
+            [sys.executable, "-m", module, "--help"],
             capture_output=True,
             text=True,
             check=True,

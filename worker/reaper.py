@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 import signal
-import sys
 import threading
 import time
 from typing import Any
@@ -85,7 +84,7 @@ def run_reaper(settings: Settings) -> int:
 
 def main() -> None:
     die_with_parent()
-    sys.exit(run_reaper(load_settings()))
+    raise SystemExit(run_reaper(load_settings()))
 
 
 if __name__ == "__main__":

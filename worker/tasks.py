@@ -206,7 +206,7 @@ def main() -> None:
     from worker.identity import die_with_parent
 
     die_with_parent()
-    sys.exit(run_worker(load_settings(), sys.argv[1]))
+    raise SystemExit(run_worker(load_settings(), sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,9 @@ from render.progress import Progress, silent
 
 _DIFFUSE_EVERY = 8
 _MANY_VIEWS = 16
+_MEASURED_RATE = 0.1
+"""Share of the distances' learning rate where depth was measured: at full rate 200 steps took the fused
+depth of a barrel from 0.0012 off the truth to 0.0068."""
 
 
 @dataclass(frozen=True)
@@ -95,18 +98,21 @@ def fit_sdf(
     volume = first_volume(views, config.max_voxels)
     if not (volume.values < 0).any():
         raise InputError("the views show no object: their silhouettes have nothing in common")
-    field = SdfField.from_volume(volume, config.std_voxels_start * volume.voxel, generator)
+    measured = views.gbuffer.depth is not None
+    # A blurred surface is looked for where there is only a hull; measured depth would be blurred by it.
+    first_std = config.std_voxels_end if measured else config.std_voxels_start
+    field = SdfField.from_volume(volume, first_std * volume.voxel, generator)
     leaves = field.parameters()
     for leaf in leaves.values():
         leaf.requires_grad_(True)
-    optimizer = _adam(field, config)
+    optimizer = _adam(field, config, _MEASURED_RATE if measured else 1.0)
     rays = _rays(views)
     decay = config.lr_final ** (1 / max(1, config.steps))
     losses: list[float] = []
     for step in range(config.steps):
         progress(step / config.steps, "fitting")
         done = step / config.steps
-        field.std = volume.voxel * config.std_voxels_start ** (1 - done) * config.std_voxels_end**done
+        field.std = volume.voxel * first_std ** (1 - done) * config.std_voxels_end**done
         if step % 16 == 0:
             field.refresh()
         chosen = torch.randint(len(rays.pixels), (config.rays,), generator=generator)
@@ -154,9 +160,9 @@ def first_volume(views: ViewSet, max_voxels: int) -> Volume:
     return Volume(np.clip(volume.values, -8 * voxel, 8 * voxel), volume.origin, voxel)
 
 
-def _adam(field: SdfField, config: NerfConfig) -> torch.optim.Adam:
+def _adam(field: SdfField, config: NerfConfig, share: float) -> torch.optim.Adam:
     finest = len(field.distances) - 1
-    rate = config.lr_distance_voxels * field.voxel
+    rate = share * config.lr_distance_voxels * field.voxel
     groups: list[dict[str, object]] = [
         {"params": [lattice], "lr": rate * 0.5 ** (finest - level), "eps": 1e-7}
         for level, lattice in enumerate(field.distances)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -47,11 +48,9 @@ class Stack:
     environment: dict[str, str]
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def jobs(self) -> Jobs:
-        if not hasattr(self, "_jobs"):
-            self._jobs = open_jobs(self.settings)
-        return self._jobs
+        return open_jobs(self.settings)
 
     @property
     def database(self) -> Database:
@@ -198,3 +197,5 @@ def stack_at(data: Path, **changes: Any) -> Iterator[Stack]:
         yield stack
     finally:
         stack.kill_all()
+        if "jobs" in stack.__dict__:
+            stack.database.close()

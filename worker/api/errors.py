@@ -54,7 +54,6 @@ _CODES: dict[int, Code] = {
     416: "RangeNotSatisfiable",
     422: "InvalidRequest",
     429: "LimitExceeded",
-    501: "NotImplemented",
     503: "Unavailable",
 }
 
@@ -110,7 +109,6 @@ _TITLES = {
     416: "The range lies outside the file.",
     422: "A value is wrong; the message says which.",
     429: "Too many; Retry-After says when to come back.",
-    501: "This service cannot do that yet; the message says what is missing.",
     503: "Not ready; Retry-After says when to come back.",
 }
 

@@ -23,8 +23,8 @@ IMAGE = "image"
 
 
 def not_yet(what: str, instead: str) -> ApiError:
-    """501 that says what is missing and what to do."""
-    return ApiError(501, f"{what} is not possible yet. {instead}")
+    """What is missing and what to do. 422 rather than 501: clients try again what answers 5xx."""
+    return ApiError(422, f"{what} is not possible yet. {instead}", "NotImplemented")
 
 
 def checked_formats(service: Service, asked: Sequence[str] | None) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Meshy's task API: create, get, list, delete and stream, for every kind of task under its usual path.
 
-What the shipped model or the stages cannot do yet is answered with 501 and a message that says what is
-missing; it never makes something else than was asked for.
+What the shipped model or the stages cannot do yet is refused (code `NotImplemented`) with a message that says
+what is missing; it never makes something else than was asked for.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ IdempotencyKey = Annotated[
     ),
 ]
 TaskIdPath = Annotated[str, Path(min_length=1, max_length=64)]
-CREATE_ERRORS = responses(400, 401, 403, 404, 409, 413, 422, 429, 501, 503)
+CREATE_ERRORS = responses(400, 401, 403, 404, 409, 413, 422, 429)
 
 TEXT, IMAGE_TO_3D, MULTI = (
     "/openapi/v2/text-to-3d",
@@ -174,7 +174,7 @@ def create_image_to_3d(
 def create_multi_image_to_3d(
     body: MultiImageTo3D, service: ServiceOf, caller: Writer, key: IdempotencyKey = None
 ) -> Created:
-    """An asset of pictures of one object. More than one is answered with 501."""
+    """An asset of pictures of one object. More than one is refused."""
     if len(body.image_urls) > 1:
         raise not_yet(
             "Generating from several pictures",
@@ -261,7 +261,7 @@ def _of_task(
 
 
 @router.post(
-    RETEXTURE, status_code=202, response_model=Created, responses=CREATE_ERRORS, summary="Retexture (501)"
+    RETEXTURE, status_code=202, response_model=Created, responses=CREATE_ERRORS, summary="Retexture (not yet)"
 )
 def create_retexture(
     body: Retexture, service: ServiceOf, caller: Writer, key: IdempotencyKey = None
@@ -271,7 +271,7 @@ def create_retexture(
 
 
 @router.post(
-    UV_UNWRAP, status_code=202, response_model=Created, responses=CREATE_ERRORS, summary="UV unwrap (501)"
+    UV_UNWRAP, status_code=202, response_model=Created, responses=CREATE_ERRORS, summary="UV unwrap (not yet)"
 )
 def create_uv_unwrap(
     body: UvUnwrap, service: ServiceOf, caller: Writer, key: IdempotencyKey = None

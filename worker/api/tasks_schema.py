@@ -96,7 +96,7 @@ class _Shape(_Body):
         None, description="Accepted; the polygon budget decides."
     )
     topology: Literal["triangle", "quad"] | None = Field(
-        None, description="`quad` is answered with 501: meshes are triangles."
+        None, description="`quad` is refused: meshes are triangles."
     )
     target_polycount: int | None = Field(None, ge=100, le=300_000, description="Most triangles.")
     should_remesh: bool | None = Field(None, description="Accepted; meshes are always made to the budget.")
@@ -105,9 +105,9 @@ class _Shape(_Body):
         None, description="Accepted; the shipped model draws props, not figures."
     )
     target_formats: list[TargetFormat] | None = Field(None, min_length=1, max_length=11)
-    auto_size: bool | None = Field(None, description="`true` is answered with 501: give `height_m`.")
+    auto_size: bool | None = Field(None, description="`true` is refused: give `height_m`.")
     origin_at: Literal["bottom", "center"] | None = Field(
-        None, description="`center` is answered with 501: the pivot is on the floor."
+        None, description="`center` is refused: the pivot is on the floor."
     )
     moderation: bool | None = Field(None, description="Accepted; requests are always screened.")
 
@@ -129,9 +129,9 @@ class RefineRequest(_Shape, Additions):
     texture_prompt: str | None = Field(
         None,
         max_length=MAX_CHARACTERS,
-        description="Answered with 501: the texture follows the preview.",
+        description="Refused: the texture follows the preview.",
     )
-    texture_image_url: ImageUrl | None = Field(None, description="Answered with 501, as `texture_prompt`.")
+    texture_image_url: ImageUrl | None = Field(None, description="Refused, as `texture_prompt`.")
     texture_resolution: Literal["2k", "4k", "8k"] | None = None
     remove_lighting: bool | None = Field(None, description="Accepted; base colours hold no light.")
 
@@ -146,15 +146,15 @@ class ImageTo3D(_Shape, Additions):
     prompt: PromptText | None = Field(None, description="Words beside the picture (ours).")
     enable_pbr: bool | None = Field(None, description="Accepted; materials are always PBR.")
     should_texture: bool | None = Field(None, description="Accepted; assets always have a texture.")
-    texture_prompt: str | None = Field(None, max_length=MAX_CHARACTERS, description="Answered with 501.")
-    texture_image_url: ImageUrl | None = Field(None, description="Answered with 501.")
+    texture_prompt: str | None = Field(None, max_length=MAX_CHARACTERS, description="Refused.")
+    texture_image_url: ImageUrl | None = Field(None, description="Refused.")
     texture_resolution: Literal["2k", "4k", "8k"] | None = None
     image_enhancement: bool | None = Field(None, description="Accepted; pictures are always cut out.")
     remove_lighting: bool | None = Field(None, description="Accepted; base colours hold no light.")
 
 
 class MultiImageTo3D(_Shape, Additions):
-    """Several pictures of one object. Answered with 501 for more than one: the shipped model reads one."""
+    """Several pictures of one object. More than one is refused: the shipped model reads one."""
 
     image_urls: list[ImageUrl] = Field(min_length=1, max_length=4)
     prompt: PromptText | None = Field(None, description="Words beside the pictures (ours).")
@@ -167,9 +167,7 @@ class _OfModel(_Body):
     """A task here, or a file elsewhere."""
 
     input_task_id: TaskId | None = None
-    model_url: str | None = Field(
-        None, max_length=MAX_DATA_URI, description="Answered with 501: give `input_task_id`."
-    )
+    model_url: str | None = Field(None, max_length=MAX_DATA_URI, description="Refused: give `input_task_id`.")
     callback_url: str | None = Field(None, max_length=2048)
     priority: int = Field(0, ge=-10, le=10)
 
@@ -184,10 +182,10 @@ class Remesh(_OfModel):
     """A finished task's asset with another budget, size or other formats; its views and field are kept."""
 
     target_formats: list[TargetFormat] | None = Field(None, min_length=1, max_length=11)
-    topology: Literal["triangle", "quad"] | None = Field(None, description="`quad` is answered with 501.")
+    topology: Literal["triangle", "quad"] | None = Field(None, description="`quad` is refused.")
     target_polycount: int | None = Field(None, ge=100, le=300_000)
     resize_height: float | None = Field(None, ge=0, le=1000, description="Metres; 0 keeps the size.")
-    origin_at: Literal["bottom", "center"] | None = Field(None, description="`center` is answered with 501.")
+    origin_at: Literal["bottom", "center"] | None = Field(None, description="`center` is refused.")
     convert_format_only: bool = False
 
 
@@ -201,13 +199,13 @@ class Resize(_OfModel):
     """A finished task's asset at another height."""
 
     resize_height: float | None = Field(None, ge=0.001, le=1000, description="Metres.")
-    resize_longest_side: float | None = Field(None, description="Answered with 501: give `resize_height`.")
-    auto_size: bool | None = Field(None, description="`true` is answered with 501.")
-    origin_at: Literal["bottom", "center"] | None = Field(None, description="`center` is answered with 501.")
+    resize_longest_side: float | None = Field(None, description="Refused: give `resize_height`.")
+    auto_size: bool | None = Field(None, description="`true` is refused.")
+    origin_at: Literal["bottom", "center"] | None = Field(None, description="`center` is refused.")
 
 
 class Retexture(_OfModel):
-    """Answered with 501: the shipped model draws an object's shape and colours together."""
+    """Refused: the shipped model draws an object's shape and colours together."""
 
     text_style_prompt: str | None = Field(None, max_length=MAX_CHARACTERS)
     image_style_url: ImageUrl | None = None
@@ -216,7 +214,7 @@ class Retexture(_OfModel):
 
 
 class UvUnwrap(_OfModel):
-    """Answered with 501."""
+    """Refused."""
 
 
 class Created(BaseModel):

@@ -124,7 +124,7 @@ def test_tasks_on_tasks(world: World):
 )
 def test_what_cannot_be_done_yet_says_so(world: World, path: str, body: dict[str, object], says: str):
     answer = world.client.post(path, json=body)
-    assert answer.status_code == 501
+    assert answer.status_code == 422
     assert answer.json()["code"] == "NotImplemented"
     assert says in answer.json()["message"]
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +18,7 @@ from pipeline.checkpoints import StageOutput
 from pipeline.config import build, changed, plain
 from pipeline.delivery import IMAGE_FILE, finish
 from pipeline.image import load_image
+from pipeline.models import verified_model
 from pipeline.preset import Preset, load_preset
 from pipeline.prompt import Prompt, clean_text
 from pipeline.report import Variant
@@ -21,7 +26,7 @@ from pipeline.request import Request, checked_formats, slug
 from pipeline.resources import preset_names
 from pipeline.run import image_sha256, prepare_image, with_changes
 from pipeline.run_order import VARIANTS_FILE, Runner
-from pipeline.stages import DRAWN_FILE
+from pipeline.stages import DRAWN_FILE, VERSIONS
 from render.errors import InputError
 from render.gbuffer import ViewSet
 from worker.kinds import Plan, PlannedStage
@@ -68,7 +73,7 @@ class Generation:
         if unknown := sorted(inputs.keys() - {IMAGE}):
             raise InputError(f"inputs: {unknown[0]!r} is unknown. Known: {IMAGE}.")
         _asked(asked, _preset(asked), inputs.get(IMAGE), device == "cuda")
-        return Plan(plain(asked), asked.seed, _stages(IMAGE in inputs))  # type: ignore[arg-type]
+        return Plan(plain(asked), asked.seed, _stages(IMAGE in inputs), _revision())  # type: ignore[arg-type]
 
     def run(self, stage: str, work: Work) -> None:
         """The whole order of `pipeline.run` with the stages before `stage` brought from the store and none
@@ -101,6 +106,13 @@ class Generation:
         result = finish(order.request, directory, kept, outputs, tried, model.weights, began)
         for name, path in result.files.items():
             work.deliver(path, _role(name))
+
+
+@cache
+def _revision() -> str:
+    """Of the code and the weights. Read once: neither changes while a process lives."""
+    decides = [version("maquette"), sorted(VERSIONS.items()), PICTURE_VERSION, verified_model().hashes]
+    return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
 def _stages(with_image: bool) -> tuple[PlannedStage, ...]:

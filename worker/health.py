@@ -1,4 +1,4 @@
-"""What `maquette doctor` looks at; nothing here changes anything."""
+"""What `maquette doctor` looks at. The store is asked for real: fifteen bytes are written and read back."""
 
 from __future__ import annotations
 

@@ -239,8 +239,11 @@ class Jobs:
                 return known
             self._check_room(connection, owner)
             turn = _turn(connection, owner, submission.priority)
-            self._insert(connection, submission, plan, job_id, owner, device, turn)
-        self._ring(plan.stages[0].queue)
+            answer = self._insert(connection, submission, plan, job_id, owner, device, turn)
+            if answer is not None:
+                queue.succeed_as(connection, job_id, answer)
+        if answer is None:
+            self._ring(plan.stages[0].queue)
         return Submitted(job_id, True)
 
     def _ring(self, queue_name: str) -> None:
@@ -256,13 +259,23 @@ class Jobs:
         owner: str,
         device: str,
         turn: int,
-    ) -> None:
+    ) -> str | None:
+        """The rows of a job; the id of one that made the same before, if any."""
         described = canonical({"kind": submission.kind, "params": plan.params, "inputs": submission.inputs})
+        params_hash = hashlib.sha256(described).hexdigest()
+        code_version = plan.revision or version("maquette")
+        same = select(job.c.id).where(
+            job.c.params_hash == params_hash,
+            job.c.code_version == code_version,
+            job.c.device == device,
+            job.c.state == "succeeded",
+        )
+        answer = connection.execute(same.limit(1)).scalar_one_or_none() if plan.revision else None
         connection.execute(
             job.insert().values(
                 id=job_id, owner=owner, kind=submission.kind, params=plan.params,
-                params_hash=hashlib.sha256(described).hexdigest(), client=dict(submission.client),
-                seed=plan.seed, device=device, code_version=version("maquette"), model_revisions={},
+                params_hash=params_hash, client=dict(submission.client),
+                seed=plan.seed, device=device, code_version=code_version, model_revisions={},
                 state="queued", priority=submission.priority, turn=turn, cancel_requested=False, events=0,
                 created=now(), updated=now(),
                 expires=None if submission.wait_s is None else now() + submission.wait_s,
@@ -293,6 +306,7 @@ class Jobs:
         )
         queue.write_event(connection, job_id, "job", {"state": "queued"})
         count(connection, "jobs", {"kind": submission.kind})
+        return answer
 
     def get(self, job_id: str, *, owner: str | None = None) -> JobInfo:
         """The job as it is now."""

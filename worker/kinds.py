@@ -38,6 +38,9 @@ class Plan:
     """Complete, plain: equal requests have equal params."""
     seed: int
     stages: tuple[PlannedStage, ...]
+    revision: str = ""
+    """What decides the bytes besides parameters and inputs: code, weights. A job that succeeded with the same
+    is the answer to another. Empty: every job is made."""
 
 
 @runtime_checkable

@@ -80,6 +80,7 @@ job = Table(
     Column("traceparent", String(64)),
     _one_of("state", JOB_STATES),
     Index(None, "owner", "created"),
+    Index(None, "params_hash"),
     Index(
         "ix_job_active",
         "priority",

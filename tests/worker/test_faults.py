@@ -406,8 +406,8 @@ def test_a_real_draft_survives_the_death_of_its_worker_and_is_reused(tmp_path: P
         seconds = time.monotonic() - started
         files = {file.name: file.sha256 for file in stack.jobs.artefacts(job_id)}
         same = {file.name: file.sha256 for file in stack.jobs.artefacts(again)}
-        assert files["a-mossy-rock.glb"] == same["a-mossy-rock.glb"]
-        assert seconds < 20, f"a repeated request took {seconds:.1f} s"
+        assert files == same
+        assert seconds < 1, f"a repeated request took {seconds:.1f} s"
         fewer = Submission("generate", {**submission.params, "polycount": 900})
         third = stack.jobs.submit(fewer, owner="me").job_id
         stack.ended(third, 300)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select, update
 
 from render.errors import InputError
+from tests.worker.probe import Probe
 from worker import queue
 from worker.database import now
 from worker.jobs import BusyError, ConflictError, Jobs, Submission
+from worker.kinds import Plan
 from worker.queue import Claim, FileRef, LeaseLostError, MissingBytesError, Outcome, UnknownJobError
 from worker.schema import attempt, job, stage, webhook_out
 
@@ -328,3 +331,35 @@ def test_deleting(jobs: Jobs):
     with jobs.database.read() as connection:
         assert connection.execute(select(func.count()).select_from(job)).scalar_one() == 0
         assert connection.execute(select(func.count()).select_from(stage)).scalar_one() == 0
+
+
+class Reusable(Probe):
+    """A probe whose results are the same for the same parameters."""
+
+    name = "reusable"
+    revision = "1"
+
+    def plan(self, params: Any, inputs: Any, device: str) -> Plan:
+        return replace(super().plan(params, inputs, device), revision=self.revision)
+
+
+REUSABLE = Reusable()
+
+
+def test_what_was_made_before_is_the_answer(jobs: Jobs, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("worker.jobs.kind_named", lambda name, extra: REUSABLE)
+    submission = Submission("reusable", {"queues": ["gpu"]}, callback_url="https://example.org")
+    first = jobs.submit(submission, owner="me").job_id
+    meanwhile = jobs.submit(submission, owner="me").job_id
+    assert jobs.get(meanwhile).state == "queued"  # nothing is made yet
+    files = {"a.glb": FileRef("ab" * 32, 3, "x"), "b.png": FileRef("cd" * 32, 3, "x", "picture")}
+    commit(jobs, claimed(jobs), Outcome(files, model_revisions={"model": "1"}))
+    again = jobs.get(jobs.submit(submission, owner="you").job_id)
+    assert (again.state, again.progress, again.model_revisions) == ("succeeded", 1.0, {"model": "1"})
+    named = [(file.name, file.role, file.sha256) for file in jobs.artefacts(again.id)]
+    assert named == [(file.name, file.role, file.sha256) for file in jobs.artefacts(first)]
+    assert [event.data["state"] for event in jobs.events_since(again.id)] == ["queued", "succeeded"]
+    assert jobs.delete(first)
+    assert len(jobs.artefacts(again.id)) == 2
+    monkeypatch.setattr(REUSABLE, "revision", "2")
+    assert jobs.get(jobs.submit(submission, owner="you").job_id).state == "queued"

@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import threading
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 from starlette.testclient import TestClient
@@ -40,6 +44,8 @@ class FakeWorker:
     service: Service
     folder: Path
     rings: list[str] = field(default_factory=list)
+    glb: bytes | None = None
+    """What it delivers as every GLB."""
 
     def work(self, stages: int = 1000) -> int:
         """Runs what is ready; how many stages."""
@@ -65,9 +71,14 @@ class FakeWorker:
         match claim.name:
             case "views":
                 files["views.png"] = self.file(png(color="blue"), "image/png", "picture")
+                count = claim.params["variants"]
+                for seed in range(claim.seed, claim.seed + count) if count > 1 else ():
+                    files[f"variant-{seed}.png"] = self.file(png(color="teal"), "image/png", "picture")
             case "export":
                 for suffix in claim.params["formats"]:
                     data = f"{suffix} of {claim.params['prompt']} {claim.seed}".encode() * 50
+                    if suffix == "glb" and self.glb is not None:
+                        data = self.glb
                     mime = "model/gltf-binary" if suffix == "glb" else "application/octet-stream"
                     files[f"asset.{suffix}"] = self.file(data, mime, "asset")
             case "preview":
@@ -112,6 +123,31 @@ class World:
 
 
 MakeWorld = Callable[..., World]
+
+
+@contextmanager
+def serving_world(world: World, pause_s: float = 0.2) -> Iterator[str]:
+    """The application behind a real socket, its worker running a stage every `pause_s`; the address."""
+    server = uvicorn.Server(uvicorn.Config(world.app, port=0, log_level="error", timeout_graceful_shutdown=1))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    stop = threading.Event()
+
+    def work() -> None:
+        while not stop.wait(pause_s):
+            world.worker.work(1)
+
+    worker = threading.Thread(target=work, daemon=True)
+    worker.start()
+    try:
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        stop.set()
+        worker.join()
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture(scope="session")

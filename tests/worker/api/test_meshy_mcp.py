@@ -9,16 +9,12 @@ import json
 import os
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 
-from tests.worker.api.conftest import MakeWorld, World
+from tests.worker.api.conftest import MakeWorld, World, serving_world
 
 SERVER = (
     Path(__file__).resolve().parents[2] / "meshy_mcp/node_modules/@meshy-ai/meshy-mcp-server/dist/index.js"
@@ -80,37 +76,15 @@ class McpClient:
             pipe.close()
 
 
-@pytest.fixture
-def served(make_world: MakeWorld) -> Iterator[tuple[World, str]]:
-    """A world with keys behind a real socket, with its worker at work."""
-    world = make_world(keys="required")
-    server = uvicorn.Server(uvicorn.Config(world.app, port=0, log_level="error", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    port = server.servers[0].sockets[0].getsockname()[1]
-    stop = threading.Event()
-
-    def work() -> None:
-        while not stop.wait(0.2):
-            world.worker.work(2)
-
-    worker = threading.Thread(target=work, daemon=True)
-    worker.start()
-    try:
-        yield world, f"http://127.0.0.1:{port}"
-    finally:
-        stop.set()
-        worker.join()
-        server.should_exit = True
-        thread.join()
-
-
 @pytest.mark.slow
-def test_meshys_mcp_server_makes_and_downloads_a_model(served: tuple[World, str], tmp_path: Path):
+def test_meshys_mcp_server_makes_and_downloads_a_model(make_world: MakeWorld, tmp_path: Path):
     assert SERVER.is_file(), "run: npm ci --prefix tests/meshy_mcp"
-    world, host = served
+    world = make_world(keys="required")
+    with serving_world(world) as host:
+        drive(world, host, tmp_path)
+
+
+def drive(world: World, host: str, tmp_path: Path) -> None:
     client = McpClient(host, world.key(), tmp_path)
     try:
         _, made = client.call("meshy_text_to_3d", prompt="a red barrel", ai_model="latest")

@@ -51,6 +51,9 @@ def generate(
     lora: Annotated[
         str | None, typer.Option(help="A LoRA of maquette finetune: NAME or NAME:WEIGHT, weight 0 to 2.")
     ] = None,
+    sign: Annotated[
+        bool, typer.Option("--sign", help="Give every file content credentials (C2PA; see maquette verify).")
+    ] = False,
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the last run in --out; options given here change it.")
     ] = False,
@@ -87,6 +90,11 @@ def generate(
         else:
             result = run.generate(prompt or "", out=out, observer=bar, **given)
     print_result(result)
+    if sign:
+        from pipeline.credentials import sign_result
+
+        for path in sign_result(result):
+            print_line(f"signed {path}")
 
 
 def _packaged(out: Path, preset: str | None, resume: bool, lods: int | None, collider: bool | None) -> Preset:

@@ -20,7 +20,7 @@ export function sentences(report) {
   }
   if (asset.textures?.length) {
     const size = asset.textures[0].split(" ").at(-1).replace("x", " × ");
-    const names = asset.textures.map((one) => one.split(" ")[0].replace("_", " "));
+    const names = asset.textures.map((one) => one.split(" ")[0].replace("_", " ").replace("color", "colour"));
     lines.push(["good", `Textures of ${size} pixels: ${names.join(", ")}.`]);
   }
   if (asset.uv_overlap > 0.01) lines.push(["note", `${(asset.uv_overlap * 100).toFixed(0)} % of the texture is used by more than one place.`]);

@@ -22,7 +22,7 @@ BAD: list[tuple[list[str], str]] = [
     (["generate", "a barrel", "--out", "file"], "is a file"),
     (["generate", "a barrel", "--out", "file/below"], "cannot be written"),
     (["generate", "a barrel", "--out", "OUT", "--seed", "abc"], "--seed"),
-    (["generate", "a barrel", "--out", "OUT", "--formats", "fbx"], "'fbx' is unknown"),
+    (["generate", "a barrel", "--out", "OUT", "--formats", "dae"], "'dae' is unknown"),
     (["generate", "a barrel", "--out", "OUT", "--device", "tpu"], "--device must be auto, cpu or cuda"),
     (["generate", "a barrel", "--out", "OUT", "--height-m", "-1"], "height_m must be between"),
     (["generate", "a barrel", "--out", "OUT", "--nonsense"], "--nonsense"),

@@ -21,7 +21,8 @@ from sqlalchemy import func, select
 
 from tests.worker.stack import stack_at
 from worker import queue
-from worker.jobs import Jobs, Submission, new_job_id, open_jobs
+from worker.admission import new_job_id
+from worker.jobs import Jobs, Submission, open_jobs
 from worker.queue import Outcome
 from worker.schema import attempt, job, stage
 from worker.settings import load_settings

@@ -28,7 +28,7 @@ def api_program() -> list[Program]:
 
 def environment_of(settings: Settings) -> dict[str, str]:
     """The variables that give another process the same settings, as far as options changed them."""
-    from worker.jobs import admitted_device
+    from worker.admission import admitted_device
 
     return {
         "MAQUETTE_DATA": str(settings.data),

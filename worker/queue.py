@@ -1,6 +1,8 @@
-"""The queue: stages are claimed, renewed, committed, failed and given up here, and nowhere else.
+"""The queue: stages are claimed, renewed, committed and failed here, and jobs cancelled and retried.
 
-What it guarantees, on SQLite and on Postgres, whatever dies when:
+Beside it, `worker.admission` makes the rows, `worker.overdue` gives up what its holder left and rings what
+nobody heard, and `worker.transitions` has the steps that all share; nothing else changes a stage. What they
+guarantee, on SQLite and on Postgres, whatever dies when:
 
 * **One holder.** A claim is one UPDATE that finds a ready row, makes it running and raises its epoch. Every
   later write of the holder names that epoch (`_held`); when the row has moved on, it matches nothing, the
@@ -9,54 +11,46 @@ What it guarantees, on SQLite and on Postgres, whatever dies when:
   is written in one transaction. One that was committed although the answer got lost may be committed again.
 * **Bytes before rows.** A commit refuses hashes whose bytes are not in the store; the sweep takes the same
   row first (see `worker.retention`).
-* **Nobody is waited for.** A lease that was not renewed is given up by any reaper (`expire`); attempts are
-  counted by the class of their end, and what has used them up is dead.
-* **One end.** A job's row is locked before it or its stages change, and an end is never left.
+* **Nobody is waited for.** A lease that was not renewed is given up by any reaper (`overdue.expire`);
+  attempts are counted by the class of their end, and what has used them up is dead
+  (`transitions.again_or_dead`).
+* **One end.** A job's row is locked before it or its stages change, and an end is never left
+  (`transitions.end_job`).
 
-The broker is no part of this: what it loses is rung again (`to_ring`), what it repeats claims nothing.
-The job's row is always locked before its stages' rows, so that transactions wait for each other in one order.
+The broker is no part of this: what it loses is rung again (`overdue.to_ring`), what it repeats claims
+nothing. The job's row is always locked before its stages' rows, so that transactions wait for each other
+in one order.
 """
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
-from sqlalchemy import Connection, Row, and_, delete, func, literal, select, update
+from sqlalchemy import Connection, and_, func, literal, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from render.errors import MaquetteError
 from worker.database import Database, insert, now
-from worker.metrics import count
 from worker.schema import (
     ACTIVE_JOB_STATES,
     artefact,
     attempt,
-    event,
     job,
     job_artefact,
     job_result,
     result,
     result_file,
     stage,
-    webhook_out,
 )
-
-ErrorClass = Literal["input", "gpu_memory", "infrastructure", "worker_lost", "stuck", "bug"]
-
-RETRIES: dict[ErrorClass, int] = {
-    "input": 0,
-    "gpu_memory": 1,  # once more, smaller
-    "infrastructure": 3,
-    "worker_lost": 2,
-    "stuck": 1,
-    "bug": 1,
-}
-"""How often a stage is tried again after it ended so."""
-DELAYS: dict[ErrorClass, float] = {"infrastructure": 1.0, "worker_lost": 0.2, "stuck": 0.2, "bug": 0.2}
-"""Before the first of these, in units of `Settings.retry_s`; doubles with each, and is spread by half."""
+from worker.transitions import (
+    ErrorClass,
+    again_or_dead,
+    end_attempt,
+    end_job,
+    locked_job,
+    write_event,
+)
 
 
 class LeaseLostError(Exception):
@@ -210,7 +204,7 @@ def renew(
     is no longer held.
     """
     with database.write() as connection:
-        canceled = _locked_job(connection, claim.job_id).cancel_requested
+        canceled = locked_job(connection, claim.job_id).cancel_requested
         values: dict[str, Any] = {"progress": progress, "message": message[:200]}
         if lease_s is not None:
             values["lease_until"] = now() + lease_s
@@ -235,7 +229,7 @@ def is_canceled(database: Database, claim: Claim) -> bool:
 def save_checkpoint(database: Database, claim: Claim, file: FileRef, has: Callable[[str], bool]) -> None:
     """Notes how far the inside of the stage is, for the next attempt. The bytes are in the store."""
     with database.write() as connection:
-        _locked_job(connection, claim.job_id)
+        locked_job(connection, claim.job_id)
         keep_artefact(connection, file, has)
         _change_held(connection, claim, {"checkpoint_sha": file.sha256})
 
@@ -247,14 +241,14 @@ def commit(database: Database, claim: Claim, outcome: Outcome, has: Callable[[st
     Called again after an error that leaves open whether the transaction went through, it finds out.
     """
     with database.write() as connection:
-        owner = _locked_job(connection, claim.job_id)
+        owner = locked_job(connection, claim.job_id)
         try:
             _change_held(connection, claim, {"state": "done", "progress": 1.0, "checkpoint_sha": None})
         except LeaseLostError:
             if _was_committed(connection, claim):
                 return None
             raise
-        _end_attempt(
+        end_attempt(
             connection, claim, "done",
             gpu_s=outcome.gpu_s, peak_vram=outcome.peak_vram, peak_mb=outcome.peak_mb,
         )  # fmt: skip
@@ -278,7 +272,7 @@ def commit(database: Database, claim: Claim, outcome: Outcome, has: Callable[[st
             {"stage": claim.name, "state": "done", "progress": 1.0, "files": sorted(outcome.files)},
         )  # fmt: skip
         if owner.cancel_requested:
-            _end_job(connection, claim.job_id, "canceled")
+            end_job(connection, claim.job_id, "canceled")
             return None
         following = connection.execute(
             update(stage)
@@ -287,7 +281,7 @@ def commit(database: Database, claim: Claim, outcome: Outcome, has: Callable[[st
             .returning(stage.c.queue)
         ).scalar_one_or_none()
         if following is None:
-            _end_job(connection, claim.job_id, "succeeded")
+            end_job(connection, claim.job_id, "succeeded")
         return following
 
 
@@ -296,35 +290,35 @@ def fail(
 ) -> None:
     """The attempt failed: another follows, or the stage is dead and with it the job."""
     with database.write() as connection:
-        _locked_job(connection, claim.job_id)
+        locked_job(connection, claim.job_id)
         _change_held(connection, claim, {"error_class": error_class})
-        _end_attempt(connection, claim, error_class, error=message)
-        _again_or_dead(connection, claim.stage_id, error_class, message, retry_s)
+        end_attempt(connection, claim, error_class, error=message)
+        again_or_dead(connection, claim.stage_id, error_class, message, retry_s)
 
 
 def release(database: Database, claim: Claim) -> None:
     """The worker is told to stop: the stage is ready again, and the attempt does not count."""
     with database.write() as connection:
-        owner = _locked_job(connection, claim.job_id)
+        owner = locked_job(connection, claim.job_id)
         _change_held(connection, claim, {"state": "ready", "attempts": stage.c.attempts - 1, "rung_at": None})
-        _end_attempt(connection, claim, "stopped")
+        end_attempt(connection, claim, "stopped")
         if owner.cancel_requested:
-            _end_job(connection, claim.job_id, "canceled")
+            end_job(connection, claim.job_id, "canceled")
 
 
 def canceled(database: Database, claim: Claim) -> None:
     """The holder has stopped because the job is to be cancelled."""
     with database.write() as connection:
-        _locked_job(connection, claim.job_id)
+        locked_job(connection, claim.job_id)
         _change_held(connection, claim, {"state": "canceled"})
-        _end_attempt(connection, claim, "canceled")
-        _end_job(connection, claim.job_id, "canceled")
+        end_attempt(connection, claim, "canceled")
+        end_job(connection, claim.job_id, "canceled")
 
 
 def cancel(database: Database, job_id: str) -> str:
     """Asks for a job's end and answers its state now: `canceled` at once when nobody works on it."""
     with database.write() as connection:
-        owner = _locked_job(connection, job_id)
+        owner = locked_job(connection, job_id)
         if owner.state not in ACTIVE_JOB_STATES:
             return str(owner.state)
         connection.execute(update(job).where(job.c.id == job_id).values(cancel_requested=True))
@@ -332,7 +326,7 @@ def cancel(database: Database, job_id: str) -> str:
             select(stage.c.id).where(stage.c.job_id == job_id, stage.c.state == "running")
         ).first()
         if works is None:
-            _end_job(connection, job_id, "canceled")
+            end_job(connection, job_id, "canceled")
             return "canceled"
         write_event(connection, job_id, "job", {"state": owner.state, "cancel_requested": True})
         return str(owner.state)
@@ -351,13 +345,13 @@ def succeed_as(connection: Connection, job_id: str, other_id: str) -> None:
     connection.execute(
         update(stage).where(stage.c.job_id == job_id).values(state="done", progress=1.0, message="kept")
     )
-    _end_job(connection, job_id, "succeeded")
+    end_job(connection, job_id, "succeeded")
 
 
 def retry(database: Database, job_id: str) -> bool:
     """Puts a failed, canceled or expired job back in the queue where it stopped; False when it is neither."""
     with database.write() as connection:
-        owner = _locked_job(connection, job_id)
+        owner = locked_job(connection, job_id)
         if owner.state not in ("failed", "canceled", "expired"):
             return False
         connection.execute(
@@ -384,103 +378,10 @@ def retry(database: Database, job_id: str) -> bool:
         return True
 
 
-def expire(
-    database: Database,
-    *,
-    dead_worker: Callable[[str, int], bool] | None = None,
-    retry_s: float = 5.0,
-) -> int:
-    """Gives up the stages whose lease is over, or whose worker `dead_worker(worker, pid)` knows to be dead;
-    how many."""
-    over = stage.c.lease_until < now()
-    with database.read() as connection:
-        rows = connection.execute(
-            select(stage, over.label("over")).where(stage.c.state == "running").limit(10_000)
-        ).all()
-    found = 0
-    for row in rows:
-        dead = dead_worker is not None and dead_worker(row.worker, row.pid)
-        if not (row.over or dead):
-            continue
-        with database.write() as connection:
-            owner = _locked_job(connection, row.job_id)
-            still: ColumnElement[bool] = and_(
-                stage.c.id == row.id, stage.c.epoch == row.epoch, stage.c.state == "running"
-            )
-            if not dead:
-                still = and_(still, over)  # it may have been renewed in between
-            if connection.execute(select(stage.c.id).where(still).with_for_update()).first() is None:
-                continue
-            found += 1
-            message = f"{row.worker} died." if dead else f"{row.worker} was not heard of in time."
-            _end_attempt(connection, row, "worker_lost", error=message)
-            if owner.cancel_requested:
-                _end_job(connection, row.job_id, "canceled")
-            else:
-                _again_or_dead(connection, row.id, "worker_lost", message, retry_s)
-    return found
-
-
-def ready_delayed(database: Database) -> int:
-    """Stages whose time to be tried again has come are ready; how many."""
-    with database.write() as connection:
-        done = connection.execute(
-            update(stage)
-            .where(stage.c.state == "delayed", stage.c.not_before <= now())
-            .values(state="ready", rung_at=None)
-        )
-        return int(done.rowcount)
-
-
-def expire_queued(database: Database) -> int:
-    """Ends the jobs that were to begin by now; how many."""
-    late = and_(job.c.state == "queued", job.c.expires < now())
-    with database.read() as connection:
-        found = connection.execute(select(job.c.id).where(late).limit(1000)).scalars().all()
-    for job_id in found:
-        with database.write() as connection:
-            if _locked_job(connection, job_id).state == "queued":
-                _end_job(connection, job_id, "expired", "infrastructure", "It waited longer than it was to.")
-    return len(found)
-
-
-def to_ring(database: Database, queue: str, ring_s: float, most: int = 64) -> int:
-    """How many doorbells a queue is owed: stages that are ready and were not rung for `ring_s`."""
-    with database.write() as connection:
-        silent = (
-            select(stage.c.id)
-            .where(
-                stage.c.state == "ready",
-                stage.c.queue == queue,
-                func.coalesce(stage.c.rung_at, 0.0) < now() - ring_s,
-            )
-            .order_by(stage.c.priority.desc(), stage.c.turn, stage.c.id)
-            .limit(most)
-            .with_for_update(skip_locked=True)
-        )
-        rung = connection.execute(update(stage).where(stage.c.id.in_(silent)).values(rung_at=now()))
-        return int(rung.rowcount)
-
-
-def is_ready(database: Database, queue: str, ring_s: float) -> bool:
-    """Whether a queue is owed a doorbell."""
-    with database.read() as connection:
-        found = connection.execute(
-            select(stage.c.id)
-            .where(
-                stage.c.state == "ready",
-                stage.c.queue == queue,
-                func.coalesce(stage.c.rung_at, 0.0) < now() - ring_s,
-            )
-            .limit(1)
-        )
-        return found.first() is not None
-
-
 def warn(database: Database, claim: Claim, message: str) -> None:
     """Something that the user should know."""
     with database.write() as connection:
-        _locked_job(connection, claim.job_id)
+        locked_job(connection, claim.job_id)
         write_event(connection, claim.job_id, "warning", {"stage": claim.name, "message": message[:500]})
 
 
@@ -503,111 +404,6 @@ def _was_committed(connection: Connection, claim: Claim) -> bool:
         )
     ).one_or_none()
     return row is not None and row.outcome == "done"
-
-
-def _locked_job(connection: Connection, job_id: str) -> Row[Any]:
-    """The job's row, this transaction's until its end."""
-    found = connection.execute(select(job).where(job.c.id == job_id).with_for_update()).one_or_none()
-    if found is None:
-        raise UnknownJobError(f"There is no job {job_id}.")
-    return found
-
-
-class UnknownJobError(MaquetteError):
-    """No such job, or not this owner's."""
-
-    exit_code = 2
-
-
-def _again_or_dead(
-    connection: Connection, stage_id: int, error_class: ErrorClass, message: str, retry_s: float
-) -> None:
-    row = connection.execute(select(stage).where(stage.c.id == stage_id)).one()
-    ended = _ends(connection, row, error_class)
-    if ended <= RETRIES[error_class]:
-        delay = retry_s * DELAYS.get(error_class, 0.0) * 2.0 ** (ended - 1) * random.uniform(0.5, 1.5)
-        connection.execute(
-            update(stage)
-            .where(stage.c.id == stage_id)
-            .values(state="delayed", not_before=now() + delay, error_class=error_class)
-        )
-        data = {"stage": row.name, "state": "delayed", "error_class": error_class, "message": message}
-        write_event(connection, row.job_id, "stage", data)
-        return
-    connection.execute(
-        update(stage).where(stage.c.id == stage_id).values(state="dead", error_class=error_class)
-    )
-    _end_job(connection, row.job_id, "failed", error_class, message)
-
-
-def _ends(connection: Connection, row: Any, error_class: ErrorClass) -> int:
-    """How many attempts of a stage ended so, since it was submitted or retried."""
-    return connection.execute(
-        select(func.count())
-        .select_from(attempt)
-        .where(
-            attempt.c.job_id == row.job_id,
-            attempt.c.seq == row.seq,
-            attempt.c.epoch > row.epoch - row.attempts,
-            attempt.c.outcome == error_class,
-        )
-    ).scalar_one()
-
-
-def _end_attempt(connection: Connection, row: Any, outcome: str, **values: Any) -> None:
-    """Closes the attempt of a claim or of a stage's row, and counts it."""
-    ended = connection.execute(
-        update(attempt)
-        .where(attempt.c.job_id == row.job_id, attempt.c.seq == row.seq, attempt.c.epoch == row.epoch)
-        .values(ended=now(), outcome=outcome, **values)
-        .returning(attempt.c.ended - attempt.c.started)
-    ).scalar_one()
-    count(connection, "stage_ends", {"stage": row.name, "outcome": outcome})
-    count(connection, "stage_seconds", {"stage": row.name, "outcome": outcome}, max(0.0, ended))
-
-
-def _end_job(
-    connection: Connection,
-    job_id: str,
-    state: str,
-    error_class: str | None = None,
-    message: str | None = None,
-) -> None:
-    """The job's one end: nothing of it is to be claimed any more, and who asked is told."""
-    ended = connection.execute(
-        update(job)
-        .where(job.c.id == job_id, job.c.state.in_(ACTIVE_JOB_STATES))
-        .values(state=state, finished=now(), expires=None, error_class=error_class, error=message)
-        .returning(job.c.kind, job.c.callback_url, job.c.finished - job.c.created)
-    ).one_or_none()
-    if ended is None:
-        return
-    kind, callback_url, seconds = ended
-    connection.execute(
-        update(stage)
-        .where(stage.c.job_id == job_id, stage.c.state.not_in(("done", "dead")))
-        .values(state="canceled", checkpoint_sha=None)
-    )
-    connection.execute(delete(job_result).where(job_result.c.job_id == job_id))
-    write_event(connection, job_id, "job", {"state": state, "error_class": error_class, "message": message})
-    if callback_url:
-        values = {"job_id": job_id, "url": callback_url, "tries": 0, "next_at": now(), "state": "pending"}
-        connection.execute(webhook_out.insert().values(**values))
-    count(connection, "job_ends", {"kind": kind, "state": state})
-    count(connection, "job_seconds", {"kind": kind, "state": state}, max(0.0, seconds))
-
-
-def write_event(connection: Connection, job_id: str, type: str, data: Mapping[str, Any]) -> None:
-    """Writes an event. The job's row counts them, and is locked by it: the order is that of the commits."""
-    seq = connection.execute(
-        update(job)
-        .where(job.c.id == job_id)
-        .values(events=job.c.events + 1, updated=now())
-        .returning(job.c.events)
-    ).scalar_one()
-    connection.execute(
-        event.insert().values(job_id=job_id, seq=seq, type=type, data=dict(data), created=now())
-    )
 
 
 def keep_artefact(connection: Connection, file: FileRef, has: Callable[[str], bool]) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy.exc import DBAPIError
 
-from worker import queue, retention
+from worker import overdue, retention
 from worker.database import Database
 from worker.identity import die_with_parent, is_dead
 from worker.kinds import QUEUES
@@ -38,11 +38,11 @@ class Reaper:
 
     def pass_once(self) -> None:
         """Looks once at everything."""
-        lost = queue.expire(self._database, dead_worker=is_dead, retry_s=self._settings.retry_s)
+        lost = overdue.expire(self._database, dead_worker=is_dead, retry_s=self._settings.retry_s)
         if lost:
             log.warning("%d stages were given up by their workers", lost)
-        queue.ready_delayed(self._database)
-        queue.expire_queued(self._database)
+        overdue.ready_delayed(self._database)
+        overdue.expire_queued(self._database)
         for name in QUEUES:
             self._ring(name)
         if self._swept is None or time.monotonic() - self._swept > self._settings.sweep_s:
@@ -52,11 +52,11 @@ class Reaper:
     def _ring(self, name: str) -> None:
         """Rings for stages that nobody came for. While bells wait to be answered the workers are only busy,
         and more bells would only make more to answer."""
-        if not queue.is_ready(self._database, name, self._settings.ring_s):
+        if not overdue.is_ready(self._database, name, self._settings.ring_s):
             return
         if self._bell.waiting(name) != 0:
             return
-        if owed := queue.to_ring(self._database, name, self._settings.ring_s):
+        if owed := overdue.to_ring(self._database, name, self._settings.ring_s):
             self._bell.ring(name, owed)
 
 

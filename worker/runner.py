@@ -32,10 +32,11 @@ from worker.heart import Heart, StoppedError
 from worker.identity import worker_name
 from worker.kinds import kind_named
 from worker.mime import mime_of
-from worker.queue import Claim, ErrorClass, FileRef, LeaseLostError, MissingBytesError, Outcome, StageResult
+from worker.queue import Claim, FileRef, LeaseLostError, MissingBytesError, Outcome, StageResult
 from worker.schema import result, result_file
 from worker.settings import Settings
 from worker.store import DamagedError, Store, store_at
+from worker.transitions import ErrorClass
 
 if TYPE_CHECKING:
     from worker.warm import Models
@@ -270,7 +271,7 @@ class Runner:
 
 
 def classify(error: BaseException) -> ErrorClass:
-    """What kind of failure it is: that decides what follows (`queue.RETRIES`)."""
+    """What kind of failure it is: that decides what follows (`transitions.RETRIES`)."""
     if isinstance(error, InputError):
         return "input"
     names = {kind.__name__ for kind in type(error).__mro__}

@@ -56,7 +56,7 @@ class Settings(BaseSettings):
     stop_grace_s: float = Field(20.0, gt=0)
     """The same after SIGTERM."""
     retry_s: float = Field(5.0, ge=0)
-    """Before the first retry after a failure of the infrastructure; see `worker.queue.DELAYS`."""
+    """Before the first retry after a failure of the infrastructure; see `worker.transitions.DELAYS`."""
     reap_s: float = Field(2.0, gt=0)
     """How often a reaper looks."""
     ring_s: float = Field(30.0, gt=0)

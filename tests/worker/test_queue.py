@@ -13,12 +13,13 @@ from sqlalchemy import func, select, update
 
 from render.errors import InputError
 from tests.worker.probe import Probe
-from worker import queue
+from worker import overdue, queue
 from worker.database import now
 from worker.jobs import BusyError, ConflictError, Jobs, Submission
 from worker.kinds import Plan
-from worker.queue import Claim, FileRef, LeaseLostError, MissingBytesError, Outcome, UnknownJobError
+from worker.queue import Claim, FileRef, LeaseLostError, MissingBytesError, Outcome
 from worker.schema import attempt, job, stage, webhook_out
+from worker.transitions import UnknownJobError
 
 
 def submit(jobs: Jobs, owner: str = "me", priority: int = 0, **params: Any) -> str:
@@ -66,8 +67,8 @@ def test_stages_come_one_after_the_other_and_the_job_ends(jobs: Jobs):
 def test_a_stale_holder_can_do_nothing(jobs: Jobs):
     submit(jobs)
     stale = claimed(jobs, lease_s=-1.0)
-    assert queue.expire(jobs.database) == 1
-    assert queue.expire(jobs.database) == 0
+    assert overdue.expire(jobs.database) == 1
+    assert overdue.expire(jobs.database) == 0
     with pytest.raises(LeaseLostError):
         commit(jobs, stale)
     make_due(jobs)
@@ -96,7 +97,7 @@ def make_due(jobs: Jobs) -> None:
     """What is delayed is due now."""
     with jobs.database.write() as connection:
         connection.execute(update(stage).where(stage.c.state == "delayed").values(not_before=now() - 1))
-    queue.ready_delayed(jobs.database)
+    overdue.ready_delayed(jobs.database)
 
 
 def test_a_commit_whose_answer_got_lost_may_be_repeated(jobs: Jobs):
@@ -182,7 +183,7 @@ def test_cancel_in_every_state(jobs: Jobs):
     lost = submit(jobs)
     claimed(jobs, lease_s=-1.0)
     jobs.request_cancel(lost)
-    queue.expire(jobs.database)
+    overdue.expire(jobs.database)
     assert jobs.get(lost).state == "canceled"
     done = submit(jobs, queues=["gpu"])
     commit(jobs, claimed(jobs))
@@ -295,18 +296,18 @@ def test_bad_requests(jobs: Jobs):
 
 def test_bells_are_owed_for_what_nobody_came_for(jobs: Jobs):
     submit(jobs)
-    assert queue.to_ring(jobs.database, "gpu", 60.0) == 0  # it was rung when it came
-    assert queue.to_ring(jobs.database, "gpu", -1.0) == 1
-    assert queue.to_ring(jobs.database, "cpu", -1.0) == 0
+    assert overdue.to_ring(jobs.database, "gpu", 60.0) == 0  # it was rung when it came
+    assert overdue.to_ring(jobs.database, "gpu", -1.0) == 1
+    assert overdue.to_ring(jobs.database, "cpu", -1.0) == 0
     queue.release(jobs.database, claimed(jobs))
-    assert queue.is_ready(jobs.database, "gpu", 60.0)  # at once: nobody knows of it
-    assert queue.to_ring(jobs.database, "gpu", 60.0) == 1
-    assert queue.to_ring(jobs.database, "gpu", 60.0) == 0
+    assert overdue.is_ready(jobs.database, "gpu", 60.0)  # at once: nobody knows of it
+    assert overdue.to_ring(jobs.database, "gpu", 60.0) == 1
+    assert overdue.to_ring(jobs.database, "gpu", 60.0) == 0
 
 
 def test_a_job_that_waits_too_long_expires(jobs: Jobs):
     job_id = jobs.submit(Submission("probe", {}, wait_s=-1.0), owner="me").job_id
-    assert queue.expire_queued(jobs.database) == 1
+    assert overdue.expire_queued(jobs.database) == 1
     assert jobs.get(job_id).state == "expired"
     assert claim(jobs) is None
 
@@ -347,7 +348,7 @@ REUSABLE = Reusable()
 
 
 def test_what_was_made_before_is_the_answer(jobs: Jobs, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("worker.jobs.kind_named", lambda name, extra: REUSABLE)
+    monkeypatch.setattr("worker.admission.kind_named", lambda name, extra: REUSABLE)
     submission = Submission("reusable", {"queues": ["gpu"]}, callback_url="https://example.org")
     first = jobs.submit(submission, owner="me").job_id
     meanwhile = jobs.submit(submission, owner="me").job_id

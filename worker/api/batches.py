@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 from sqlalchemy import Row, func, select, update
 
+from worker.admission import canonical, new_job_id
 from worker.api.auth import Caller, Reader, ServiceOf, Writer
 from worker.api.errors import ApiError, not_found, responses
 from worker.api.jobs import submission_of
@@ -19,7 +20,6 @@ from worker.api.jobs_schema import BatchRequest, BatchRows, BatchRowView, BatchV
 from worker.api.service import Service
 from worker.api.tasks import CREATE_ERRORS, IdempotencyKey
 from worker.database import insert, now
-from worker.jobs import canonical, new_job_id
 from worker.schema import ACTIVE_JOB_STATES, batch, batch_row, job
 
 router = APIRouter(prefix="/v1", tags=["batches"])

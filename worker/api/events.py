@@ -18,8 +18,7 @@ import anyio
 import anyio.to_thread
 
 from worker.api.errors import ApiError, too_many
-from worker.jobs import Event, Jobs
-from worker.queue import UnknownJobError
+from worker.jobs import Event, Jobs, UnknownJobError
 from worker.schema import ACTIVE_JOB_STATES
 
 logger = logging.getLogger(__name__)

@@ -38,8 +38,7 @@ from worker.api.submissions import (
     picture_of,
 )
 from worker.api.tasks import CREATE_ERRORS, IdempotencyKey
-from worker.jobs import Submission
-from worker.queue import UnknownJobError
+from worker.jobs import Submission, UnknownJobError
 from worker.schema import ACTIVE_JOB_STATES
 
 router = APIRouter(prefix="/v1", tags=["jobs"])

@@ -15,8 +15,7 @@ from worker.api.images import clean_png, image_of_url
 from worker.api.service import Service
 from worker.api.tasks_view import REPORT, kept_seed, sha_of
 from worker.fetching import FetchError, checked_target
-from worker.jobs import BusyError, JobInfo, Submission
-from worker.queue import UnknownJobError
+from worker.jobs import BusyError, JobInfo, Submission, UnknownJobError
 
 IMAGE = "image"
 """Name of the picture among a job's inputs."""

@@ -44,8 +44,7 @@ from worker.api.tasks_schema import (
     UvUnwrap,
 )
 from worker.api.tasks_view import jobs_of_types, task_of, task_type
-from worker.jobs import Submission
-from worker.queue import UnknownJobError
+from worker.jobs import Submission, UnknownJobError
 from worker.schema import ACTIVE_JOB_STATES
 
 router = APIRouter(tags=["tasks"])

@@ -3,7 +3,8 @@
 A stage is a function that writes files into an empty folder. Its key is the hash of its name,
 the version of its code, its parameters and the hashes of the files it reads; when a finished
 folder with that key is there and its files are whole, the function is not called. A folder
-gets its final name only when the function is done, so what has a name is complete.
+gets its final name only when the function is done, so what has a name is complete. A long stage
+keeps its inside beside that folder (`Checkpoints.keeper`) until it is finished.
 """
 
 from __future__ import annotations
@@ -16,11 +17,18 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pipeline.config import Plain
 from render.errors import InputError
 
+if TYPE_CHECKING:
+    from recon.keeper import Keeper
+
 RECORD = "stage.json"
+SNAPSHOT = ".snapshot"
+KEEP_EVERY_S = 10.0
+"""Between two snapshots of a stage's inside."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +88,12 @@ class Checkpoints:
         """Where the output of a stage lies once it is finished."""
         return self.directory / f"{name}-{key[:16]}"
 
+    def keeper(self, out: Path) -> Keeper:
+        """For the stage that `run` has write into `out`: holds what an attempt that was stopped kept."""
+        from pipeline.kept_snapshot import KeptSnapshot
+
+        return KeptSnapshot(out.with_suffix(SNAPSHOT), out.stem, KEEP_EVERY_S)
+
     def run(
         self,
         name: str,
@@ -108,12 +122,15 @@ class Checkpoints:
             hashes = {file.name: file_sha256(file) for file in sorted(part.iterdir())}
             save_record(part, name, key, hashes, seconds, peak_mb)
             part.rename(folder)
+            part.with_suffix(SNAPSHOT).unlink(missing_ok=True)
         finally:
             shutil.rmtree(part, ignore_errors=True)
         return StageOutput(name, key, folder, hashes, seconds, peak_mb, reused=False)
 
     def prune(self) -> None:
-        """Forget stages that this run did not use."""
+        """Forget stages that this run did not use, and the inside of stages that were never finished."""
+        for left in self.directory.glob(f".*{SNAPSHOT}"):
+            left.unlink(missing_ok=True)
         for folder in self.directory.iterdir():
             if folder.is_dir() and folder.name not in self.used:
                 shutil.rmtree(folder, ignore_errors=True)

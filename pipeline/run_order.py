@@ -98,6 +98,7 @@ class Runner:
                 seed,
                 self.model,
                 progress=progress,
+                keeper=self.checkpoints.keeper(out),
             ),
         )
         self.model.drop()

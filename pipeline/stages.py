@@ -22,6 +22,7 @@ from pipeline.consistency import Consistency, view_consistency
 from pipeline.preset import MeshConfig, PackageConfig, PreviewConfig, ReconstructConfig, ViewsConfig
 from pipeline.prompt import Prompt
 from pipeline.safety import Verdict, screen
+from recon.keeper import Keeper, forgetful
 from render.cameras import Cameras, orbit_cameras
 from render.gbuffer import ViewSet
 from render.progress import Progress, silent
@@ -201,8 +202,12 @@ def fit_field(
     model: ModelSource,
     *,
     progress: Progress = silent,
+    keeper: Keeper = forgetful,
 ) -> None:
-    """Writes `field.safetensors` (of the kind `config.field`) and `fit.json` (the whole `FitReport`)."""
+    """Writes `field.safetensors` (of the kind `config.field`) and `fit.json` (the whole `FitReport`).
+
+    Goes on with what `keeper` has of an earlier attempt with the same arguments.
+    """
     from recon.fit import fit_views
 
     views = ViewSet.load(views_dir / VIEWS_FILE)
@@ -213,7 +218,13 @@ def fit_field(
         progress(0.0, "loading the model")
         guidance = Distillation(model.load().denoiser(prompt, views, guidance_scale), distillation)
     field, report = fit_views(
-        views, seeds, config, guidance=guidance, generator=stage_generator(seed, "field"), progress=progress
+        views,
+        seeds,
+        config,
+        guidance=guidance,
+        generator=stage_generator(seed, "field"),
+        progress=progress,
+        keeper=keeper,
     )
     field.save(out / FIELD_FILE)
     (out / "fit.json").write_text(json.dumps(plain(report), indent=1), encoding="utf-8")

@@ -6,6 +6,7 @@ core, more than a third of what a draft's whole fit takes. A test holds this to 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -52,3 +53,40 @@ class Adam:
         """Multiply all learning rates."""
         for leaf in self._leaves:
             leaf.rate *= factor
+
+    def state(self) -> dict[str, Tensor]:
+        """All but the values, by name; rates in float64, so exact."""
+        moments = {f"mean.{i}": leaf.mean for i, leaf in enumerate(self._leaves)}
+        moments |= {f"square.{i}": leaf.square for i, leaf in enumerate(self._leaves)}
+        rates = torch.tensor([leaf.rate for leaf in self._leaves], dtype=torch.float64)
+        return moments | {"rates": rates, "steps": torch.tensor(self._steps)}
+
+    def restore(self, state: Mapping[str, Tensor]) -> None:
+        """Go on where an Adam of the same tensors gave `state`."""
+        self._steps = int(state["steps"])
+        for i, (leaf, rate) in enumerate(zip(self._leaves, state["rates"].tolist(), strict=True)):
+            leaf.rate = rate
+            leaf.mean.copy_(state[f"mean.{i}"])
+            leaf.square.copy_(state[f"square.{i}"])
+
+
+def torch_state(optimizer: torch.optim.Adam) -> dict[str, Tensor]:
+    """`Adam.state` of torch's own. Tensors that never had a gradient have no moments."""
+    state = optimizer.state_dict()["state"]
+    moments = {f"{i}.{name}": value for i, named in state.items() for name, value in named.items()}
+    rates = [group["lr"] for group in optimizer.param_groups]
+    return moments | {"rates": torch.tensor(rates, dtype=torch.float64)}
+
+
+def restore_torch(optimizer: torch.optim.Adam, state: Mapping[str, Tensor]) -> None:
+    """`Adam.restore` of torch's own."""
+    described = optimizer.state_dict()
+    moments: dict[int, dict[str, Tensor]] = {}
+    for path, value in state.items():
+        index, dot, name = path.partition(".")
+        if dot:
+            moments.setdefault(int(index), {})[name] = value
+    described["state"] = moments
+    for group, rate in zip(described["param_groups"], state["rates"].tolist(), strict=True):
+        group["lr"] = rate
+    optimizer.load_state_dict(described)

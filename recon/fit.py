@@ -2,7 +2,7 @@
 
 In: a seeded field and the views. The field is changed in place and pruned. Out: a
 `FitReport`. The number of steps is fixed by the config and not by the clock, so
-that the same seed gives the same field.
+that the same seed gives the same field, also when it was stopped and gone on with (`recon.keeper`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from recon.fields.seeding import SeedConfig
 from recon.fit_photos import PhotoConfig, Rates, fit_photos
 from recon.fit_sdf import NerfConfig, fit_sdf
 from recon.guidance import Guidance, Objective
+from recon.keeper import Keeper, Snapshot, forgetful
 from recon.losses import LossWeights, gbuffer_loss, psnr, silhouette_iou, view_confidence
 from render.cameras import Cameras, orbit_cameras
 from render.errors import InputError
@@ -114,6 +115,7 @@ class FitReport:
     gaussians: int
     pruned: int
     seconds: float
+    """Since the fit was begun or gone on with."""
 
 
 def fit_views(
@@ -124,19 +126,25 @@ def fit_views(
     guidance: Guidance | None = None,
     generator: torch.Generator,
     progress: Progress = silent,
+    keeper: Keeper = forgetful,
 ) -> tuple[GaussianField | SdfField, FitReport]:
-    """A new field of the kind `config.field` that shows what the views show; `nerf` takes no guidance."""
+    """A new field of the kind `config.field` that shows what the views show; `nerf` takes no guidance.
+
+    What `keeper` holds must be of the same arguments; the seeds are made again before it is taken up.
+    """
     match config.field:
         case "gaussians":
             if views.gbuffer.depth is None or views.gbuffer.normal is None:
-                return _from_photos(views, seeds, config, guidance, generator, progress)
+                return _from_photos(views, seeds, config, guidance, generator, progress, keeper)
             field = GaussianField.from_views(views, seeds)
-            report = fit(field, views, config, guidance=guidance, generator=generator, progress=progress)
+            report = fit(
+                field, views, config, guidance=guidance, generator=generator, progress=progress, keeper=keeper
+            )
             return field, report
         case "nerf":
             start = time.perf_counter()
             found, losses = fit_sdf(
-                views, config.nerf, config.weights, generator=generator, progress=progress
+                views, config.nerf, config.weights, generator=generator, progress=progress, keeper=keeper
             )
             every = max(1, len(views) // 6)
             some = views[list(range(0, len(views), every))]
@@ -161,8 +169,12 @@ def _from_photos(
     guidance: Guidance | None,
     generator: torch.Generator,
     progress: Progress,
+    keeper: Keeper,
 ) -> tuple[GaussianField, FitReport]:
-    """Views without depth: from their hull by photometry; guidance comes after that, as for others."""
+    """Views without depth: from their hull by photometry; guidance comes after that, as for others.
+
+    Only the photometry is kept: a stop during the guidance begins that again, after the last steps before.
+    """
     from recon.fields.hull_seeding import seed_hull
 
     start = time.perf_counter()
@@ -179,6 +191,7 @@ def _from_photos(
         config.views_per_step,
         generator=generator,
         progress=progress,
+        keeper=keeper,
     )
     rest = dataclasses.replace(config, steps=0, guidance_steps=config.guidance_steps if guidance else 0)
     report = fit(field, views, rest, guidance=guidance, generator=generator)
@@ -198,12 +211,14 @@ def fit(
     guidance: Guidance | None = None,
     generator: torch.Generator,
     progress: Progress = silent,
+    keeper: Keeper = forgetful,
 ) -> FitReport:
     """Change `field` in place until it shows what the views show.
 
     Views may contradict each other: losses are robust, pixels that see the surface
     at a flat angle count less. With guidance, `config.guidance_steps` more steps pull
-    renders from fresh random orthographic cameras to its opinion.
+    renders from fresh random orthographic cameras to its opinion. A snapshot is offered before every step at
+    which no look of the guidance is in use.
     """
     start = time.perf_counter()
     views = views.to(field.means.device)
@@ -221,7 +236,23 @@ def fit(
     queue: list[int] = []
     cameras: Cameras | None = None
     objective: Objective | None = None
-    for step in range(total):
+    first = 0
+    if (kept := keeper.load()) is not None:
+        kept.fill(leaves, generator)
+        optimizer.restore(kept.optimizer)
+        first, losses = kept.step, kept.losses
+        guidance_losses, queue = kept.extra["guidance_losses"].tolist(), kept.extra["queue"].tolist()
+
+    def snapshot() -> Snapshot:
+        extra = {
+            "guidance_losses": torch.tensor(guidance_losses, dtype=torch.float64),
+            "queue": torch.tensor(queue, dtype=torch.int64),
+        }
+        return Snapshot(step, losses, generator.get_state(), leaves, optimizer.state(), extra)
+
+    for step in range(first, total):
+        if step <= config.steps or (step - config.steps) % config.guidance_reuse_steps == 0:
+            keeper.offer(snapshot)
         progress(step / max(1, total), "fitting" if step < config.steps else "refining")
         chosen, queue = _draw(queue, len(views), config.views_per_step, generator)
         rendered = field.render(views.cameras[chosen])

@@ -20,7 +20,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, max_pool2d, normalize
 
+from recon.adam import restore_torch, torch_state
 from recon.fields.gaussians import GaussianField
+from recon.keeper import Keeper, Snapshot, forgetful
 from recon.losses import LossWeights, charbonnier
 from render.cameras import Cameras
 from render.errors import InputError
@@ -90,6 +92,7 @@ def fit_photos(
     *,
     generator: torch.Generator,
     progress: Progress = silent,
+    keeper: Keeper = forgetful,
 ) -> tuple[GaussianField, list[float]]:
     """The field that shows what the pictures show, and the loss of every step."""
     seen = views.gbuffer
@@ -97,14 +100,30 @@ def fit_photos(
     if color is None:
         raise InputError("views without depth need colours to be fitted to")
     lit = seen.base_color_srgb is None
-    # Not 0, where the lobe has no gradient.
-    light = 0.02 * field.normals.detach()
+    kept = keeper.load()
+    if kept is None:
+        # Not 0, where the lobe has no gradient.
+        light = 0.02 * field.normals.detach()
+        pull = torch.zeros(len(field))
+        first, losses = 0, []
+    else:
+        field, light, pull = GaussianField(**kept.leaves), kept.extra["light"], kept.extra["pull"]
+        generator.set_state(kept.generator)
+        first, losses = kept.step, kept.losses
     optimizer = _adam(field, light, config, rates)
-    pull = torch.zeros(len(field))
+    if kept is not None:
+        restore_torch(optimizer, kept.optimizer)
     decay = rates.final ** (1 / max(1, config.steps))
     splits = {round(at * config.steps) for at in config.splits}
-    losses: list[float] = []
-    for step in range(config.steps):
+
+    def snapshot() -> Snapshot:
+        extra = {"light": light, "pull": pull}
+        return Snapshot(
+            step, losses, generator.get_state(), field.parameters(), torch_state(optimizer), extra
+        )
+
+    for step in range(first, config.steps):
+        keeper.offer(snapshot)
         progress(step / config.steps, "fitting")
         if step in splits:
             field, light = _refined(field, light, pull, views.cameras, config)

@@ -15,10 +15,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import avg_pool3d, max_pool2d
 
+from recon.adam import restore_torch, torch_state
 from recon.fields.lattices import composed
 from recon.fields.sdf import SdfField, Traced
 from recon.fusion import Volume, depth_maps, fuse
 from recon.hull import carve, hull_volume, silhouettes, widened
+from recon.keeper import Keeper, Snapshot, forgetful
 from recon.losses import LossWeights, charbonnier
 from render.cameras import Cameras
 from render.errors import InputError
@@ -26,6 +28,7 @@ from render.gbuffer import ViewSet
 from render.progress import Progress, silent
 
 _DIFFUSE_EVERY = 8
+_REFRESH_EVERY = 16
 _MANY_VIEWS = 16
 _MEASURED_RATE = 0.1
 """Share of the distances' learning rate where depth was measured: at full rate 200 steps took the fused
@@ -92,8 +95,12 @@ def fit_sdf(
     *,
     generator: torch.Generator,
     progress: Progress = silent,
+    keeper: Keeper = forgetful,
 ) -> tuple[SdfField, list[float]]:
-    """A field that shows what the views show, and the loss of every step."""
+    """A field that shows what the views show, and the loss of every step.
+
+    A snapshot is offered whenever the field's occupancy is about to be made anew.
+    """
     progress(0.0, "carving")
     volume = first_volume(views, config.max_voxels)
     if not (volume.values < 0).any():
@@ -109,11 +116,22 @@ def fit_sdf(
     rays = _rays(views)
     decay = config.lr_final ** (1 / max(1, config.steps))
     losses: list[float] = []
-    for step in range(config.steps):
+    first = 0
+    if (kept := keeper.load()) is not None:
+        kept.fill(leaves, generator)
+        restore_torch(optimizer, kept.optimizer)
+        first, losses = kept.step, kept.losses
+
+    def snapshot() -> Snapshot:
+        return Snapshot(step, losses, generator.get_state(), leaves, torch_state(optimizer))
+
+    for step in range(first, config.steps):
+        if step % _REFRESH_EVERY == 0:
+            keeper.offer(snapshot)
         progress(step / config.steps, "fitting")
         done = step / config.steps
         field.std = volume.voxel * first_std ** (1 - done) * config.std_voxels_end**done
-        if step % 16 == 0:
+        if step % _REFRESH_EVERY == 0:
             field.refresh()
         chosen = torch.randint(len(rays.pixels), (config.rays,), generator=generator)
         origins, directions = _cast(views.cameras, rays.pixels[chosen])

@@ -22,7 +22,14 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from pipeline.checkpoints import Checkpoints, StageOutput, peak_memory_mb, save_record, stage_key
+from pipeline.checkpoints import (
+    SNAPSHOT,
+    Checkpoints,
+    StageOutput,
+    peak_memory_mb,
+    save_record,
+    stage_key,
+)
 from pipeline.config import Plain
 from render.errors import CanceledError, InputError
 from render.progress import Progress
@@ -39,6 +46,7 @@ from worker.store import DamagedError, Store, store_at
 from worker.transitions import ErrorClass
 
 if TYPE_CHECKING:
+    from recon.keeper import Keeper
     from worker.warm import Models
 
 log = logging.getLogger(__name__)
@@ -68,6 +76,16 @@ class StoredCheckpoints(Checkpoints):
         self.last: str | None = None
         """No stage after this one is run; of `order`."""
         self.order: tuple[str, ...] = ()
+        self.work: Work | None = None
+        """Of the stage that runs here: where its inside is kept."""
+
+    def keeper(self, out: Path) -> Keeper:
+        if self.work is None:
+            return super().keeper(out)
+        from pipeline.kept_snapshot import KeptSnapshot
+
+        path, every_s = out.with_suffix(SNAPSHOT), self.work.save_every_s
+        return KeptSnapshot(path, out.stem, every_s, fetch=self.work.saved, kept=self.work.save)
 
     def run(
         self,
@@ -121,6 +139,11 @@ class Work:
     _store: Store
 
     @property
+    def save_every_s(self) -> float:
+        """How often the inside of a long stage is worth a `save`."""
+        return self._runner.settings.save_every_s
+
+    @property
     def models(self) -> Models:
         """Kept warm between jobs."""
         return self._runner.models
@@ -153,9 +176,13 @@ class Work:
         return path
 
     def save(self, path: Path) -> None:
-        """Keeps the state of the stage's inside for another attempt; it replaces what was saved before."""
+        """Keeps the state of the stage's inside for another attempt; it replaces what was saved before. When
+        the database does not answer that stays: the stage can do without."""
         file = FileRef(self._store.put(path), path.stat().st_size, CHECKPOINT_MIME)
-        queue.save_checkpoint(self._database, self.claim, file, self._store.has)
+        try:
+            queue.save_checkpoint(self._database, self.claim, file, self._store.has)
+        except DBAPIError as error:
+            log.warning("the database does not answer, nothing is saved: %s", error.orig)
 
     def keep_results(self) -> None:
         """Stores the pipeline's stages that were made here."""
@@ -244,7 +271,9 @@ class Runner:
         kept = directory / "stages"
         kept.mkdir()
         checkpoints = StoredCheckpoints(kept, self.database, self.store)
-        return Work(claim, directory, heart.progress, checkpoints, Outcome(), self, self.database, self.store)
+        work = Work(claim, directory, heart.progress, checkpoints, Outcome(), self, self.database, self.store)
+        checkpoints.work = work
+        return work
 
     def _failed(self, claim: Claim, error: Exception) -> None:
         error_class = classify(error)

@@ -55,6 +55,8 @@ class Settings(BaseSettings):
     """A cancelled stage that does not stop by itself for so long is killed with its process."""
     stop_grace_s: float = Field(20.0, gt=0)
     """The same after SIGTERM."""
+    save_every_s: float = Field(30.0, ge=0)
+    """How often a fit keeps its state, so that another attempt goes on from there."""
     retry_s: float = Field(5.0, ge=0)
     """Before the first retry after a failure of the infrastructure; see `worker.transitions.DELAYS`."""
     reap_s: float = Field(2.0, gt=0)

@@ -46,7 +46,7 @@ class Fakes:
         drawn = DrawnViews(score, 0.3, ("barrel", "crate"), self.in_domain)
         (out / "views.json").write_text(json.dumps(stages.plain(drawn)))
 
-    def field(self, out: Path, views: Path, *given: Any, progress: Any) -> None:
+    def field(self, out: Path, views: Path, *given: Any, progress: Any, keeper: Any) -> None:
         self.call("field")
         (out / stages.FIELD_FILE).write_text((views / stages.VIEWS_FILE).read_text())
         (out / "fit.json").write_text("{}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -38,6 +39,7 @@ QUICK = {
     "preload": False,
 }
 """Times of the tests: what takes minutes in the field takes seconds."""
+KINDS = ("tests.worker.probe:PROBE", "tests.worker.fit_probe:FIT")
 
 
 @dataclass
@@ -187,8 +189,8 @@ def wait_for(look: Callable[[], Any], timeout_s: float, what: str) -> Any:
 @contextlib.contextmanager
 def stack_at(data: Path, **changes: Any) -> Iterator[Stack]:
     """A service in a folder; its processes are gone afterwards."""
-    given = {**QUICK, "data": data, "kinds": ("tests.worker.probe:PROBE",), "device": "cpu", **changes}
-    environment = {"MAQUETTE_KINDS": '["tests.worker.probe:PROBE"]', "OMP_NUM_THREADS": "1"}
+    given = {**QUICK, "data": data, "kinds": KINDS, "device": "cpu", **changes}
+    environment = {"MAQUETTE_KINDS": json.dumps(KINDS), "OMP_NUM_THREADS": "1"}
     environment |= {
         f"MAQUETTE_{name.upper()}": str(value) for name, value in given.items() if name != "kinds"
     }

@@ -137,6 +137,38 @@ def test_04_sigterm_in_a_long_stage_and_it_goes_on_from_its_checkpoint(stack: St
     stack.check_no_leftovers()
 
 
+@pytest.mark.slow
+def test_04_a_real_fit_goes_on_inside_its_stage_after_sigterm_and_after_kill_9(tmp_path: Path):
+    from worker.jobs import Submission
+
+    steps = 60
+
+    def submit(name: str, step_s: float) -> str:
+        params = {"steps": steps, "step_s": step_s, "log": str(tmp_path / name)}
+        return stack.jobs.submit(Submission("fit", params), owner="me").job_id
+
+    with stack_at(tmp_path / "data", save_every_s=0.2) as stack:
+        stack.workers(["gpu"])
+        job_id = submit("stopped", 0.1)
+        stack.running(job_id, progress=0.3)
+        stack.kill("gpu", signal.SIGTERM)
+        assert stack.processes["gpu"].wait(20) == 0
+        stack.start("gpu", "worker.tasks", "gpu")
+        row = stack.running(job_id, progress=0.6)
+        os.kill(row.pid, signal.SIGKILL)
+        stack.ended(job_id, 120)
+        whole = submit("whole", 0.0)
+        stack.ended(whole, 120)
+        stack.check(job_id, whole)
+        assert [a.outcome for a in stack.jobs.attempts(job_id)] == ["stopped", "worker_lost", "done"]
+        done = [int(line) for line in (tmp_path / "stopped").read_text().split()]
+        assert set(done) == set(range(steps))
+        assert len(done) < steps + 20  # what was done after the last snapshot, twice
+        ours, theirs = ({f.name: f.sha256 for f in stack.jobs.artefacts(j)} for j in (job_id, whole))
+        assert ours == theirs
+        stack.check_no_leftovers()
+
+
 def test_05_the_broker_is_gone_with_its_data(stack: Stack):
     stack.workers()
     running = stack.submit(step_s=0.1, seed=1)

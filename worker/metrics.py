@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from sqlalchemy import Connection, func, select
 
 from worker.database import Database, insert, now
-from worker.schema import ACTIVE_JOB_STATES, artefact, job, stage, tally
+from worker.schema import ACTIVE_JOB_STATES, artefact, job, stage, tally, webhook_out
 
 ABOUT = {
     "jobs": "Jobs that were admitted.",
@@ -86,6 +86,11 @@ def _gauges(connection: Connection) -> Iterator[Metric]:
     for state, number in connection.execute(active.group_by(job.c.state)):
         jobs.add_metric([state], number)
     yield jobs
+    hooks = GaugeMetricFamily("maquette_webhooks", "Webhooks by state.", labels=["state"])
+    asked = select(webhook_out.c.state, func.count()).group_by(webhook_out.c.state)
+    for state, number in connection.execute(asked):
+        hooks.add_metric([state], number)
+    yield hooks
     held = connection.execute(select(func.count(), func.coalesce(func.sum(artefact.c.bytes), 0))).one()
     yield GaugeMetricFamily("maquette_artefacts", "Files in the artefact store.", value=held[0])
     yield GaugeMetricFamily("maquette_artefact_bytes", "Their size.", value=float(held[1]))

@@ -8,8 +8,8 @@ from sqlalchemy import select
 
 from worker.api.auth import ServiceOf, Watcher
 from worker.api.errors import ApiError, responses
-from worker.api.exposition import exposition
 from worker.jobs import BusyError
+from worker.metrics import exposition
 from worker.schema import job
 
 router = APIRouter(tags=["operations"])

@@ -3,8 +3,9 @@
 A policy is an object with three checks; each gives a `Verdict` that goes into the report and the
 receipt. The default policy works offline: folded word lists, then the similarity of the prompt's
 sentence embedding (MiniLM, the model's own text encoder) to blocked concepts against that to allowed
-ones that sound alike. `bench/safety.py` measures its error rates on a labelled list that shares no
-sentence with the concepts.
+ones that sound alike. The words alone (`screen_words`) need no weights and no torch: who queues work
+asks them first, and the whole policy runs before the views are drawn. `bench/safety.py` measures its
+error rates on a labelled list that shares no sentence with the concepts.
 
 Pictures are judged by their accompanying text alone: there is no image classifier that is small,
 free for commercial use and shipped. The verdict says `screened=False` then, and a policy with a
@@ -18,7 +19,7 @@ import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -59,6 +60,11 @@ class SafetyPolicy(Protocol):
     """Decides what is made."""
 
     name: str
+
+    def screen_words(self, text: str) -> Verdict:
+        """Before the request is queued: what can be said of the prompt at once, without weights. A pass
+        says nothing; `screen_prompt` follows."""
+        ...
 
     def screen_prompt(self, text: str) -> Verdict:
         """Before work: the prompt's words. The negative prompt is not screened: it asks for absence."""
@@ -103,6 +109,8 @@ def folded(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", " ", joined).strip()
 
 
+_ARTICLE = re.compile(r"\ba\s+(?=[a-z0-9][\s.\-_*][a-z0-9]\b)", re.IGNORECASE)
+"""Before letters that are spaced."""
 EMBEDDINGS = "concepts.safetensors"
 
 
@@ -114,6 +122,22 @@ def _digest(texts: list[str]) -> str:
     return hashlib.sha256("\n".join(texts).encode()).hexdigest()
 
 
+@cache
+def _concepts_file() -> dict[str, Any]:
+    """What the offline policy knows. It ships with the code: read once."""
+    data: dict[str, Any] = yaml.safe_load((_folder() / "concepts.yaml").read_text(encoding="utf-8"))
+    return data
+
+
+@cache
+def _word_patterns() -> dict[str, re.Pattern[str]]:
+    """The words of each category, folded."""
+    return {
+        category: re.compile(rf"\b({'|'.join(re.escape(folded(word)) for word in words)})\b")
+        for category, words in _concepts_file()["words"].items()
+    }
+
+
 class OfflinePolicy:
     """Word lists and MiniLM similarity; needs no network and no weights of its own."""
 
@@ -121,11 +145,7 @@ class OfflinePolicy:
 
     def __init__(self, encoder: TextEncoder | None = None) -> None:
         self._encoder = encoder
-        data: dict[str, Any] = yaml.safe_load((_folder() / "concepts.yaml").read_text(encoding="utf-8"))
-        self._patterns = {
-            category: re.compile(rf"\b({'|'.join(re.escape(folded(word)) for word in words)})\b")
-            for category, words in data["words"].items()
-        }
+        data = _concepts_file()
         self._blocked = [(category, text) for category, texts in data["blocked"].items() for text in texts]
         self._allowed: list[str] = data["allowed"]
 
@@ -157,15 +177,21 @@ class OfflinePolicy:
         texts = [text for _, text in self._blocked] + self._allowed
         save_file({_digest(texts): self._text_encoder.sentences(texts).half()}, _folder() / EMBEDDINGS)
 
-    def screen_prompt(self, text: str) -> Verdict:
-        """Words first, since they cost nothing; then meaning."""
-        plain = folded(text)
-        if not plain:
-            return Verdict(True, self.name)
-        for category, pattern in self._patterns.items():
+    def screen_words(self, text: str) -> Verdict:
+        """The word lists."""
+        # Of "a p o r n figurine" folding makes one word, "aporn"; of "a n a l" it must. Both are read.
+        plain = f"{folded(text)} / {folded(_ARTICLE.sub(' ', text))}"
+        for category, pattern in _word_patterns().items():
             found = pattern.search(plain)
             if found:
                 return Verdict(False, self.name, category, f"the word {found.group()!r}", 1.0)
+        return Verdict(True, self.name)
+
+    def screen_prompt(self, text: str) -> Verdict:
+        """Words first, since they cost nothing; then meaning."""
+        words = self.screen_words(text)
+        if not words.allowed or not folded(text):
+            return words
         similarity = self._concepts @ self._text_encoder.sentences([text])[0]
         blocked, allowed = similarity[: len(self._blocked)], similarity[len(self._blocked) :]
         nearest = int(blocked.argmax())
@@ -192,6 +218,10 @@ class NoPolicy:
 
     name = "none"
 
+    def screen_words(self, text: str) -> Verdict:
+        """Not screened."""
+        return Verdict(True, self.name, screened=False)
+
     def screen_prompt(self, text: str) -> Verdict:
         """Not screened."""
         return Verdict(True, self.name, screened=False)
@@ -213,6 +243,12 @@ def screen(policy: str, text: str, image: Image.Image | None) -> Verdict:
     """The verdict of a named policy on a request that passes; `RefusedError` on one that does not."""
     judge = POLICIES[policy]()
     return require(judge.screen_prompt(text) if image is None else judge.screen_image(image, text))
+
+
+def screen_words(policy: str, text: str) -> Verdict:
+    """What a named policy says of a prompt's words, before the request is queued; `RefusedError` when it
+    refuses."""
+    return require(POLICIES[policy]().screen_words(text))
 
 
 def require(verdict: Verdict) -> Verdict:

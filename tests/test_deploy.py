@@ -1,4 +1,4 @@
-"""The files of `deploy/` against the code: all settings, metrics, extras and services that they name exist."""
+"""The files of `deploy/` against the code: all settings, metrics, extras and services they name exist."""
 
 from __future__ import annotations
 

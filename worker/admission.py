@@ -100,8 +100,7 @@ def admit(
             known = _known(connection, owner, key, request_hash)
         if known is not None:
             return known, None
-    device = admitted_device(submission.params.get("device") or settings.device)
-    plan = kind_named(submission.kind, settings.kinds).plan(submission.params, submission.inputs, device)
+    plan, device = planned(settings, submission)
     check_disk(settings, database, store)
     with database.write() as connection:
         job_id = new_job_id()
@@ -115,6 +114,14 @@ def admit(
         if answer is not None:
             succeed_as(connection, job_id, answer)
     return Submitted(job_id, True), plan.stages[0].queue if answer is None else None
+
+
+def planned(settings: Settings, submission: Submission) -> tuple[Plan, str]:
+    """A request as its kind understands it, and the device; nothing is written. `InputError` when it is wrong
+    or refused."""
+    device = admitted_device(submission.params.get("device") or settings.device)
+    kind = kind_named(submission.kind, settings.kinds)
+    return kind.plan(submission.params, submission.inputs, device), device
 
 
 def _insert(

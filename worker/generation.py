@@ -26,6 +26,7 @@ from pipeline.request import Request, checked_formats, slug
 from pipeline.resources import preset_names
 from pipeline.run import image_sha256, prepare_image, with_changes
 from pipeline.run_order import VARIANTS_FILE, Runner
+from pipeline.safety import screen_words
 from pipeline.stages import DRAWN_FILE, VERSIONS
 from render.errors import InputError
 from render.gbuffer import ViewSet
@@ -72,7 +73,10 @@ class Generation:
         asked = build(GenerateParams, dict(params))
         if unknown := sorted(inputs.keys() - {IMAGE}):
             raise InputError(f"inputs: {unknown[0]!r} is unknown. Known: {IMAGE}.")
-        _asked(asked, _preset(asked), inputs.get(IMAGE), device == "cuda")
+        preset = _preset(asked)
+        request = _asked(asked, preset, inputs.get(IMAGE), device == "cuda")
+        # By words alone: no weights are loaded where jobs are admitted. Later `views` asks the whole policy.
+        screen_words(preset.views.safety, request.text)
         return Plan(plain(asked), asked.seed, _stages(IMAGE in inputs), _revision())  # type: ignore[arg-type]
 
     def run(self, stage: str, work: Work) -> None:

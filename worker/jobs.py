@@ -19,7 +19,7 @@ from sqlalchemy import Connection, Row, and_, delete, select
 
 from render.errors import InputError
 from worker import queue
-from worker.admission import BusyError, ConflictError, Submission, Submitted, admit, check_disk
+from worker.admission import BusyError, ConflictError, Submission, Submitted, admit, check_disk, planned
 from worker.database import Database, insert, now
 from worker.queue import FileRef
 from worker.schema import (
@@ -176,6 +176,10 @@ class Jobs:
         if to_ring is not None:
             self._ring(to_ring)
         return done
+
+    def check(self, submission: Submission) -> None:
+        """`InputError` when `submit` would refuse the request itself, whoever asks and whenever."""
+        planned(self.settings, submission)
 
     def _ring(self, queue_name: str) -> None:
         if self.bell is not None:

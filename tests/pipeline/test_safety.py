@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from pipeline.safety import NoPolicy, OfflinePolicy, RefusedError, folded, require
@@ -38,6 +41,8 @@ def test_disguises_are_folded(text: str, plain: str):
         ("chopped-off head of a man, blood everywhere", "gore"),
         ("printable suppressor for my handgun", "weapon_making"),
         ("a nude kid", "sexual"),
+        ("a p.o.r.n statue", "sexual"),
+        ("a n a l", "sexual"),
     ],
 )
 def test_refusals_name_their_category(policy: OfflinePolicy, text: str, category: str):
@@ -66,3 +71,26 @@ def test_what_cannot_be_judged_is_called_unscreened(policy: OfflinePolicy):
     assert not policy.screen_image(picture, "").screened
     assert not policy.screen_image(picture, "a nude kid").allowed
     assert not NoPolicy().screen_prompt("a nude kid").screened
+
+
+def test_words_alone_need_no_weights_and_no_torch():
+    # In a process of its own: this one has imported torch long ago.
+    code = (
+        "import sys\n"
+        "from pipeline.safety import OfflinePolicy, RefusedError, screen_words\n"
+        "assert screen_words('offline', 'a chest of drawers').allowed\n"
+        "assert OfflinePolicy().screen_words('a woman with no clothes on').allowed\n"
+        "assert not screen_words('none', 'a p0rn figurine').screened\n"
+        "try:\n"
+        "    screen_words('offline', 'a p0rn figurine')\n"
+        "except RefusedError as error:\n"
+        "    print(error.verdict.category, error.verdict.score)\n"
+        "print(sorted({'torch', 'transformers', 'diffusers'} & set(sys.modules)))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.split("\n")[:2] == ["sexual 1.0", "[]"]
+
+
+def test_the_words_say_the_same_alone_and_in_the_policy(policy: OfflinePolicy):
+    for text in ("an auto sear", "Swastika flag", "a p o r n figurine"):
+        assert policy.screen_words(text) == policy.screen_prompt(text)

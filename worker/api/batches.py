@@ -12,9 +12,10 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Path, Query, Response
 from sqlalchemy import Row, func, select, update
 
+from render.errors import InputError
 from worker.admission import canonical, new_job_id
 from worker.api.auth import Caller, Reader, ServiceOf, Writer
-from worker.api.errors import ApiError, not_found, responses
+from worker.api.errors import ApiError, not_found, responses, wrong_input
 from worker.api.jobs import submission_of
 from worker.api.jobs_schema import BatchRequest, BatchRows, BatchRowView, BatchView
 from worker.api.service import Service
@@ -40,17 +41,23 @@ def create_batch(
     service.check_quota(caller.owner, caller.quota, len(body.rows))
     batch_id = _batch_id(caller.owner, key)
     submissions = []
+    checked: set[str] = set()
     for row in body.rows:
         try:
             submission = submission_of(
                 service, caller, row, client={"batch": batch_id, "name": row.id}, priority=body.priority
             )
-        except ApiError as error:
+            identity = canonical([submission.kind, dict(submission.params), dict(submission.inputs)])
+            content = hashlib.sha256(identity).hexdigest()
+            if content not in checked:
+                service.jobs.check(submission)
+                checked.add(content)
+        except (ApiError, InputError) as caught:
+            error = caught if isinstance(caught, ApiError) else wrong_input(caught)
             raise ApiError(
                 error.status, f"row {row.id!r}: {error.message}", error.code, error.headers
             ) from None
-        identity = canonical([submission.kind, dict(submission.params), dict(submission.inputs)])
-        submissions.append((row.id, hashlib.sha256(identity).hexdigest(), submission))
+        submissions.append((row.id, content, submission))
     with service.jobs.database.write() as connection:
         connection.execute(
             insert(connection, batch)

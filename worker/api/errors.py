@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
+from pipeline.safety import RefusedError
 from render.errors import InputError
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,13 @@ def not_found(what: str, name: str) -> ApiError:
     return ApiError(404, f"There is no {what} {name[:64]!r}.")
 
 
+def wrong_input(error: InputError) -> ApiError:
+    """422 with what the error says; `Moderated` when the safety policy says it."""
+    return ApiError(
+        422, " ".join(str(error).split()), "Moderated" if isinstance(error, RefusedError) else None
+    )
+
+
 def too_many(message: str, retry_after_s: float, code: Code = "LimitExceeded") -> ApiError:
     """429 with `Retry-After` in whole seconds, at least one."""
     return ApiError(429, message, code, {"Retry-After": str(max(1, int(retry_after_s + 0.999)))})
@@ -135,7 +143,8 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(InputError)
     async def _input(request: Request, error: InputError) -> JSONResponse:
-        return JSONResponse(body_of(422, " ".join(str(error).split())), 422)
+        refused = wrong_input(error)
+        return JSONResponse(body_of(refused.status, refused.message, refused.code), refused.status)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:

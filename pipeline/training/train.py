@@ -56,11 +56,11 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
         if not (cache / f"{name}-items.jsonl").is_file():
             build_shard(items, out / "autoencoder", cache / name, config.latents)
     train_transformer(cache, out, config.transformer, where)
-    package(data, out, out / "pipeline")
+    package(data, out, out / "pipeline", config.latents)
 
 
-def package(data: Path, run_folder: Path, folder: Path) -> None:
-    """Put the trained networks together as a pipeline in fp16, with the captions it knows."""
+def package(data: Path, run_folder: Path, folder: Path, latents: CacheConfig) -> None:
+    """Put the trained networks together as a pipeline in fp16, with the names that it knows."""
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     from pipeline.multiview.autoencoder import GBufferAutoencoder
@@ -68,9 +68,11 @@ def package(data: Path, run_folder: Path, folder: Path) -> None:
     from pipeline.multiview.pipeline import MultiViewPipeline, save
     from pipeline.multiview.text import TextEncoder
     from pipeline.multiview.transformer import MultiViewTransformer
+    from pipeline.training.latents import procedural_items
     from pipeline.training.props import captions, is_asked_for, load_props
 
-    names = [captions(p)[0] for p in load_props(data) if p.split == "train" and is_asked_for(p)]
+    packed = [p for p in load_props(data) if p.split == "train" and is_asked_for(p)]
+    names = [captions(p)[0] for p in packed] + [captions(item.prop)[0] for item in procedural_items(latents)]
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)

@@ -29,3 +29,15 @@ def test_an_error_inside_is_not_hidden(capfd: pytest.CaptureFixture[str]) -> Non
         fail()
     assert capfd.readouterr().err == "why it failed\n"
     assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_message_goes_with_its_heading(capfd: pytest.CaptureFixture[str]) -> None:
+    with without_lines(b"bad average roots"):
+        os.write(
+            2, b"[WARNING] IsoSurface.inl (Line 1858)\n          Extract\n          bad average roots: 0.1\n"
+        )
+        os.write(2, b"[WARNING] IsoSurface.inl (Line 7)\n          Extract\n          out of cells\n")
+    assert (
+        capfd.readouterr().err
+        == "[WARNING] IsoSurface.inl (Line 7)\n          Extract\n          out of cells\n"
+    )

@@ -1,7 +1,7 @@
 """What the queue costs: claims with few and many waiting, and stages a second through the whole engine.
 
-    python -m bench.queue                                            # SQLite, a temporary folder
-    python -m bench.queue --database postgresql+psycopg://u@host/db  # an empty database
+    python -m bench.job_queue                                            # SQLite, a temporary folder
+    python -m bench.job_queue --database postgresql+psycopg://u@host/db  # an empty database
 
 First one process claims and commits with 100 to 100,000 stages ready, without workers: the claim's time
 should not grow. Then `--jobs` probes of three stages that do nothing go through real workers, one of each

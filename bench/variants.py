@@ -1,7 +1,7 @@
 """How variants of a prompt are ranked: every seed's scores, and their agreement with a ranking by eye.
 
-    python bench/variants.py --out /tmp/variants "a red mushroom" "a wooden barrel"
-    python bench/variants.py --out /tmp/variants "a red mushroom" --eye 0,3,1,2    # best seed first
+    python bench/variants.py --out out/variants "a red mushroom" "a wooden barrel"
+    python bench/variants.py --out out/variants "a red mushroom" --eye 0,3,1,2    # best seed first
 
 Draws each seed with the settings of a preset, writes a sheet of them to judge by eye, and prints what the
 ranking is made of. The score was chosen so, with the first weights, on six prompts (mushroom, barrel, pine,

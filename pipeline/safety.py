@@ -1,7 +1,7 @@
-"""Screening of prompts and pictures before work, and of results after it.
+"""Screening of prompts and pictures before work. What was drawn is not screened.
 
-A policy is an object with three checks; each gives a `Verdict` that goes into the report and the
-receipt. The default policy works offline: folded word lists, then the similarity of the prompt's
+A policy is an object with three checks (words alone, the prompt, a picture); each gives a `Verdict`,
+and that on the prompt goes into the report. The default policy works offline: folded word lists, then the similarity of the prompt's
 sentence embedding (MiniLM, the model's own text encoder) to blocked concepts against that to allowed
 ones that sound alike. The words alone (`screen_words`) need no weights and no torch: who queues work
 asks them first, and the whole policy runs before the views are drawn. `bench/safety.py` measures its
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from pipeline.multiview.text import TextEncoder
-    from render.gbuffer import ViewSet
 
 MARGIN = 0.08
 """How much nearer to a blocked concept than to any allowed one a refused prompt is (cosine)."""
@@ -72,10 +71,6 @@ class SafetyPolicy(Protocol):
 
     def screen_image(self, image: Image.Image, text: str) -> Verdict:
         """Before work: a picture, beside the words that came with it."""
-        ...
-
-    def screen_views(self, views: ViewSet, text: str) -> Verdict:
-        """After the views are drawn."""
         ...
 
 
@@ -208,10 +203,6 @@ class OfflinePolicy:
             return verdict
         return Verdict(True, self.name, reason="no image classifier in this policy", screened=False)
 
-    def screen_views(self, views: ViewSet, text: str) -> Verdict:
-        """The shipped model knows props only; what it drew is not judged again."""
-        return Verdict(True, self.name, reason="no image classifier in this policy", screened=False)
-
 
 class NoPolicy:
     """Lets everything pass and says so; for users who screen elsewhere."""
@@ -227,10 +218,6 @@ class NoPolicy:
         return Verdict(True, self.name, screened=False)
 
     def screen_image(self, image: Image.Image, text: str) -> Verdict:
-        """Not screened."""
-        return Verdict(True, self.name, screened=False)
-
-    def screen_views(self, views: ViewSet, text: str) -> Verdict:
         """Not screened."""
         return Verdict(True, self.name, screened=False)
 

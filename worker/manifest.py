@@ -17,7 +17,7 @@ import hashlib
 import io
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -109,11 +109,6 @@ def read_manifest(path: Path) -> list[Planned]:
     if not planned:
         raise InputError(f"{path} has no rows.")
     return planned
-
-
-def rows_of(objects: list[Mapping[str, Any]], folder: Path) -> tuple[list[Planned], list[str]]:
-    """The same for rows that are there already: what is planned, and the mistakes with their places."""
-    return _checked(((number, dict(values)) for number, values in enumerate(objects, 1)), folder, "row")
 
 
 _Found = Iterator[tuple[int, dict[str, Any] | InputError]]

@@ -94,3 +94,14 @@ def test_words_alone_need_no_weights_and_no_torch():
 def test_the_words_say_the_same_alone_and_in_the_policy(policy: OfflinePolicy):
     for text in ("an auto sear", "Swastika flag", "a p o r n figurine"):
         assert policy.screen_words(text) == policy.screen_prompt(text)
+
+
+def test_the_kept_embeddings_are_those_of_the_concepts(policy: OfflinePolicy):
+    from safetensors.torch import load_file
+
+    from pipeline.safety import EMBEDDINGS, _digest, _folder
+
+    texts = [text for _, text in policy._blocked] + policy._allowed
+    kept = load_file(_folder() / EMBEDDINGS)
+    assert list(kept) == [_digest(texts)], "run OfflinePolicy().save_embeddings()"
+    assert kept[_digest(texts)].float().allclose(policy._text_encoder.sentences(texts), atol=2e-3)

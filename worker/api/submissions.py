@@ -11,7 +11,7 @@ from typing import Any
 
 from worker.api.auth import Caller
 from worker.api.errors import ApiError, not_found, too_many
-from worker.api.images import clean_png, image_of_url
+from worker.api.images import image_of_url
 from worker.api.service import Service
 from worker.api.tasks_view import REPORT, kept_seed, sha_of
 from worker.fetching import FetchError, checked_target
@@ -60,10 +60,6 @@ def keep_picture(service: Service, owner: str, png: bytes) -> str:
 def picture_of(service: Service, owner: str, url: str) -> str:
     """The picture at an address or in a data URI as an upload."""
     return keep_picture(service, owner, image_of_url(url, service.fetch_policy))
-
-
-def picture_of_bytes(service: Service, owner: str, data: bytes) -> str:
-    return keep_picture(service, owner, clean_png(data))
 
 
 def asked_job(service: Service, caller: Caller, job_id: str) -> JobInfo:

@@ -1,11 +1,12 @@
 """Screening of prompts and pictures before work. What was drawn is not screened.
 
 A policy is an object with three checks (words alone, the prompt, a picture); each gives a `Verdict`,
-and that on the prompt goes into the report. The default policy works offline: folded word lists, then the similarity of the prompt's
-sentence embedding (MiniLM, the model's own text encoder) to blocked concepts against that to allowed
-ones that sound alike. The words alone (`screen_words`) need no weights and no torch: who queues work
-asks them first, and the whole policy runs before the views are drawn. `bench/safety.py` measures its
-error rates on a labelled list that shares no sentence with the concepts.
+and the one on the prompt goes into the report. The default policy works offline: folded word lists,
+then the similarity of the prompt's sentence embedding (MiniLM, the model's own text encoder) to
+blocked concepts against that to allowed ones that sound alike. The words alone (`screen_words`) need
+no weights and no torch: who queues work asks them first, and the whole policy runs before the views
+are drawn. `bench/safety.py` measures its error rates on a labelled list that shares no sentence with
+the concepts.
 
 Pictures are judged by their accompanying text alone: there is no image classifier that is small,
 free for commercial use and shipped. The verdict says `screened=False` then, and a policy with a

@@ -114,7 +114,7 @@ def read_manifest(path: Path) -> list[Planned]:
 _Found = Iterator[tuple[int, dict[str, Any] | InputError]]
 
 
-def _checked(found: _Found, folder: Path, unit: str = "line") -> tuple[list[Planned], list[str]]:
+def _checked(found: _Found, folder: Path) -> tuple[list[Planned], list[str]]:
     planned: list[Planned] = []
     wrong: list[str] = []
     names: dict[str, int] = {}
@@ -129,14 +129,14 @@ def _checked(found: _Found, folder: Path, unit: str = "line") -> tuple[list[Plan
             row = _row(values, line)
             # Two rows may differ in letter case only on file systems that see no difference.
             if row.id.lower() in names:
-                raise InputError(f"id {row.id!r} is that of {unit} {names[row.id.lower()]} too")
+                raise InputError(f"id {row.id!r} is that of line {names[row.id.lower()]} too")
             names[row.id.lower()] = line
             image = None if row.image is None else _image(row.image, folder)
             if image is not None and image not in hashes:
                 hashes[image] = file_sha256(image)
             planned.append(Planned(row, line, _key(row, None if image is None else hashes[image]), image))
         except InputError as error:
-            wrong.append(f"{unit} {line}: {str(error).rstrip('.')}")
+            wrong.append(f"line {line}: {str(error).rstrip('.')}")
     return planned, wrong
 
 

@@ -47,16 +47,11 @@ def package_options(
     texture_size: int | None,
 ) -> PackageOptions:
     """The options, checked; `InputError` names the one that is wrong."""
+    from pipeline.request import checked_formats
     from pipeline.tools import PackageOptions
     from recon.asset import Pivot
-    from recon.export import FORMATS
     from recon.export.gltf import MeshFormat, TextureFormat
     from recon.package import LodLayout
-
-    wanted = names_of(formats)
-    for name in wanted:
-        if name not in FORMATS:
-            raise InputError(f"--formats: {name!r} is unknown. Known: {', '.join(FORMATS)}.")
 
     def chosen(option: str, value: str, kind: Any) -> Any:
         known = get_args(kind)
@@ -65,7 +60,7 @@ def package_options(
         return value
 
     return PackageOptions(
-        formats=tuple(name for name in FORMATS if name in wanted),
+        formats=checked_formats(names_of(formats)),
         pivot=chosen("--pivot", pivot, Pivot),
         height_m=height_m,
         lods=lods,

@@ -44,7 +44,7 @@ StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "p
 
 VERSIONS: dict[StageName, int] = {
     "views": 4,
-    "field": 2,
+    "field": 3,
     "surface": 2,
     "mesh": 2,
     "texture": 2,

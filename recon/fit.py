@@ -8,7 +8,6 @@ that the same seed gives the same field, also when it was stopped and gone on wi
 from __future__ import annotations
 
 import dataclasses
-import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -102,7 +101,7 @@ class FitConfig:
 
 @dataclass(frozen=True)
 class FitReport:
-    """What a fit did."""
+    """What a fit did: no clock, so that equal fits give equal bytes (its stage's record has the time)."""
 
     steps: int
     losses: list[float]
@@ -114,8 +113,6 @@ class FitReport:
     """Of the silhouettes, on the fitted views."""
     gaussians: int
     pruned: int
-    seconds: float
-    """Since the fit was begun or gone on with."""
 
 
 def fit_views(
@@ -142,7 +139,6 @@ def fit_views(
             )
             return field, report
         case "nerf":
-            start = time.perf_counter()
             found, losses = fit_sdf(
                 views, config.nerf, config.weights, generator=generator, progress=progress, keeper=keeper
             )
@@ -158,7 +154,6 @@ def fit_views(
                 iou=silhouette_iou(shown, some.gbuffer),
                 gaussians=0,
                 pruned=0,
-                seconds=time.perf_counter() - start,
             )
 
 
@@ -177,7 +172,6 @@ def _from_photos(
     """
     from recon.fields.hull_seeding import seed_hull
 
-    start = time.perf_counter()
     progress(0.0, "carving")
     rates = Rates(
         config.lr_quats, config.lr_log_scales, config.lr_opacity_logits, config.lr_values, config.lr_final
@@ -199,7 +193,6 @@ def _from_photos(
         report,
         steps=report.steps + len(losses),
         losses=[*losses, *report.losses],
-        seconds=time.perf_counter() - start,
     )
 
 
@@ -220,7 +213,6 @@ def fit(
     renders from fresh random orthographic cameras to its opinion. A snapshot is offered before every step at
     which no look of the guidance is in use.
     """
-    start = time.perf_counter()
     views = views.to(field.means.device)
     confidence = view_confidence(views.gbuffer, views.cameras)
     leaves = field.parameters()
@@ -287,7 +279,6 @@ def fit(
         iou=silhouette_iou(shown, views.gbuffer),
         gaussians=len(field),
         pruned=pruned,
-        seconds=time.perf_counter() - start,
     )
 
 

@@ -17,6 +17,8 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 
 from render.conventions import linear_to_srgb_np
+from render.draco import EXTENSION as DRACO
+from render.draco import DracoGeometry, read_draco
 from render.errors import InputError
 from render.gltf_file import GltfFile, read_gltf
 from render.gltf_material import MaterialReader, UvMapping
@@ -31,6 +33,7 @@ _UNDERSTOOD = (
     "KHR_texture_transform",
     "KHR_mesh_quantization",
     "KHR_lights_punctual",
+    "KHR_draco_mesh_compression",
     "EXT_texture_webp",
     "KHR_xmp",
     "KHR_animation_pointer",
@@ -190,20 +193,26 @@ def _read_mesh(file: GltfFile, index: int, materials: MaterialReader) -> list[tu
 def _read_primitive(
     file: GltfFile, primitive: dict[str, Any], here: str, materials: MaterialReader
 ) -> tuple[Mesh, Material] | None:
-    if "KHR_draco_mesh_compression" in file.mapping(primitive, "extensions", here):
-        file.fail(here, "is compressed with Draco", "export the asset without compression")
+    packed: DracoGeometry | None = None
+    if DRACO in file.mapping(primitive, "extensions", here):
+        packed = read_draco(file, primitive, here)
     attributes = file.mapping(primitive, "attributes", here)
     if "POSITION" not in attributes:
         return None
-    vertices = file.accessor(attributes["POSITION"], f"{here}.POSITION", ("VEC3",)).astype(np.float32)
-    faces = _faces(file, primitive, here, len(vertices))
+
+    def numbers(name: str, kinds: tuple[str, ...]) -> NDArray[Any]:
+        inside = packed.attributes.get(name) if packed is not None else None
+        return file.accessor(attributes[name], f"{here}.{name}", kinds, inside)
+
+    vertices = numbers("POSITION", ("VEC3",)).astype(np.float32)
+    faces = _faces(file, primitive, here, len(vertices), packed)
     if len(faces) == 0:
         return None
 
     def attribute(name: str, kinds: tuple[str, ...]) -> NDArray[Any] | None:
         if attributes.get(name) is None:
             return None
-        values = file.accessor(attributes[name], f"{here}.{name}", kinds)
+        values = numbers(name, kinds)
         if len(values) != len(vertices):
             file.fail(f"{here}.{name}", f"has {len(values)} values for {len(vertices)} vertices")
         return values
@@ -245,8 +254,14 @@ def _colors(values: NDArray[Any] | None, textured: bool) -> Float[np.ndarray, "V
     return None if (linear == 1).all() else linear_to_srgb_np(linear)
 
 
-def _faces(file: GltfFile, primitive: dict[str, Any], here: str, vertices: int) -> Int[np.ndarray, "F 3"]:
-    if primitive.get("indices") is None:
+def _faces(
+    file: GltfFile, primitive: dict[str, Any], here: str, vertices: int, packed: DracoGeometry | None
+) -> Int[np.ndarray, "F 3"]:
+    if packed is not None:
+        order = packed.faces.reshape(-1).astype(np.int64)
+        if len(order) and int(order.max()) >= vertices:
+            file.fail(here, f"names vertex {int(order.max())}, but there are {vertices}")
+    elif primitive.get("indices") is None:
         order = np.arange(vertices, dtype=np.int64)
     else:
         order = file.accessor(primitive["indices"], f"{here}.indices", ("SCALAR",))[:, 0]
@@ -255,7 +270,8 @@ def _faces(file: GltfFile, primitive: dict[str, Any], here: str, vertices: int) 
         if len(order) and int(order.max()) >= vertices:
             file.fail(f"{here}.indices", f"name vertex {int(order.max())}, but there are {vertices}")
         order = order.astype(np.int64)
-    mode = primitive.get("mode", _TRIANGLES)
+    # A Draco stream holds triangles, whatever order its indices were in before.
+    mode = _TRIANGLES if packed is not None else primitive.get("mode", _TRIANGLES)
     if mode == _TRIANGLES:
         faces = order[: len(order) // 3 * 3].reshape(-1, 3)
     elif len(order) < 3:

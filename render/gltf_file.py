@@ -164,10 +164,13 @@ class GltfFile:
         data, offset, length, _ = self.view(index, where)
         return data[offset : offset + length]
 
-    def accessor(self, index: object, where: str, kinds: tuple[str, ...]) -> NDArray[Any]:
+    def accessor(
+        self, index: object, where: str, kinds: tuple[str, ...], decoded: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
         """The numbers of an accessor as [count, width]; normalised integers as float32.
 
-        Strided and sparse accessors are read; `kinds` are the types that make sense here.
+        Strided and sparse accessors are read; `kinds` are the types that make sense here. `decoded` takes the
+        place of a buffer view: values of a compressed primitive, held to what the accessor says of them.
         """
         entry = self.item("accessors", index, where)
         here = f"accessors[{index}]"
@@ -183,10 +186,13 @@ class GltfFile:
                 "simplify the asset",
             )
         width = _WIDTHS[kind]
-        self._numbers += count * width
-        if self._numbers > MAX_NUMBERS:
-            self.fail(here, f"brings all geometry over {MAX_NUMBERS} numbers", "simplify the asset")
-        if entry.get("bufferView") is None:
+        self.spend(count * width, here)
+        if decoded is not None:
+            if decoded.shape != (count, width):
+                shape = " x ".join(str(side) for side in decoded.shape)
+                self.fail(here, f"is said to have {count} x {width} numbers, but its stream has {shape}")
+            values = decoded
+        elif entry.get("bufferView") is None:
             if "sparse" not in entry:
                 self.fail(here, "has no bufferView", "export the asset without mesh compression")
             values = np.zeros((count, width), dtype)
@@ -195,13 +201,19 @@ class GltfFile:
             values = self._strided(entry["bufferView"], offset, count, width, dtype, here)
         if "sparse" in entry:
             values = self._with_sparse(values.copy(), self.mapping(entry, "sparse", here), f"{here}.sparse")
-        if entry.get("normalized") is True and dtype is not np.float32:
+        if entry.get("normalized") is True and values.dtype.kind in "iu":
             # glTF 2.0, section 3.11: signed values map to [-1, 1] with max(c / max, -1).
             limit = np.float32(np.iinfo(values.dtype).max)
             values = np.maximum(values.astype(np.float32) / limit, np.float32(-1.0))
         if values.dtype == np.float32 and not np.isfinite(values).all():
             self.fail(here, "holds numbers that are not finite")
         return values
+
+    def spend(self, numbers: int, here: str) -> None:
+        """Counts numbers that are about to be read against the limit of the whole file."""
+        self._numbers += numbers
+        if self._numbers > MAX_NUMBERS:
+            self.fail(here, f"brings all geometry over {MAX_NUMBERS} numbers", "simplify the asset")
 
     def _component(self, entry: dict[str, Any], here: str) -> type[np.generic]:
         component = entry.get("componentType")

@@ -11,6 +11,7 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import DracoPy
 import numpy as np
 import pytest
 import trimesh
@@ -69,6 +70,18 @@ class Builder:
         self.root["materials"] = [material]
         self.primitive["material"] = 0
 
+    def draco(self, stream: bytes, count: int = 3, unique_id: int = 0) -> None:
+        """The triangle as a Draco stream in the place of its accessor's bytes."""
+        accessor = self.root["accessors"][self.primitive["attributes"]["POSITION"]]
+        del accessor["bufferView"]
+        accessor["count"] = count
+        self.primitive["extensions"] = {
+            "KHR_draco_mesh_compression": {
+                "bufferView": self.view(stream),
+                "attributes": {"POSITION": unique_id},
+            }
+        }
+
     def bytes(self, json_part: bytes | None = None) -> bytes:
         text = json.dumps(self.root).encode() if json_part is None else json_part
         text += b" " * (-len(text) % 4)
@@ -81,6 +94,10 @@ def png(pixels: np.ndarray) -> bytes:
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()
+
+
+def draco_stream() -> bytes:
+    return bytes(DracoPy.encode(TRIANGLE, np.array([[0, 1, 2]], np.uint32), quantization_bits=14))
 
 
 def load(tmp_path: Path, data: bytes, name: str = "asset.glb"):
@@ -379,8 +396,19 @@ def broken(change: str) -> bytes:
             ]
             attributes = builder.primitive["attributes"]
             root["meshes"][0]["primitives"] = [{"attributes": attributes, "material": m} for m in range(100)]
-        case "draco":
+        case "draco without data":
             builder.primitive["extensions"] = {"KHR_draco_mesh_compression": {}}
+        case "draco of garbage":
+            builder.draco(b"DRACO" + bytes(60))
+        case "draco cut off":
+            builder.draco(draco_stream()[:-20])
+        case "draco bomb":
+            # 2^31 faces in a header of 20 bytes.
+            builder.draco(b"DRACO" + bytes([2, 2, 1, 1, 0, 0, 0, 4]) + b"\xff\xff\xff\xff\x07" + bytes(40))
+        case "draco of another count":
+            builder.draco(draco_stream(), count=4)
+        case "draco of another attribute":
+            builder.draco(draco_stream(), unique_id=7)
         case "required extension":
             root["extensionsRequired"] = ["VENDOR_secret"]
         case "not an image":
@@ -463,7 +491,12 @@ def broken(change: str) -> bytes:
         ("zeros from nothing", "150000000"),
         ("one mesh placed many times", "vertices"),
         ("many materials of one image", "250000000"),
-        ("draco", "Draco"),
+        ("draco without data", "bufferViews"),
+        ("draco of garbage", "Draco stream without a readable header"),
+        ("draco cut off", "cannot be decoded"),
+        ("draco bomb", "simplify the asset"),
+        ("draco of another count", "its stream has 3 x 3"),
+        ("draco of another attribute", "is not in its Draco stream"),
         ("required extension", "VENDOR_secret"),
         ("not an image", "images[0]"),
         ("image is cut off", "images[0]"),

@@ -31,7 +31,9 @@ EMBEDDED = {".png", ".jpg", ".jpeg", ".webp", ".gif", ".mp4", ".zip"}
 SIDECAR = ".c2pa"
 CERTIFICATE_VARIABLE = "MAQUETTE_C2PA_CERTIFICATE"
 KEY_VARIABLE = "MAQUETTE_C2PA_KEY"
-_CREATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+_GENERATED = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
+_RECONSTRUCTED = "http://cv.iptc.org/newscodes/digitalsourcetype/composite"
+"""Of elements that may or may not be generated: nothing is known of a user's posed pictures."""
 _ANY = "application/octet-stream"
 _YEARS = 10
 
@@ -163,11 +165,11 @@ def _replace(path: Path, data: bytes) -> None:
         raise
 
 
-def sign(path: Path, claims: Mapping[str, Any], version: str) -> Path:
+def sign(path: Path, claims: Mapping[str, Any], version: str, *, source: str = _GENERATED) -> Path:
     """Give `path` credentials; returns the file that holds them: itself, or the sidecar.
 
-    `claims` (JSON values) are what the signer says of the file. `InputError` when it cannot be read or
-    written, or when the certificate is no good.
+    `claims` (JSON values) are what the signer says of the file, `source` its kind in IPTC's vocabulary.
+    `InputError` when it cannot be read or written, or when the certificate is no good.
     """
     library = _library()
     chain, key = _certificate()
@@ -177,7 +179,7 @@ def sign(path: Path, claims: Mapping[str, Any], version: str) -> Path:
         "assertions": [
             {
                 "label": "c2pa.actions",
-                "data": {"actions": [{"action": "c2pa.created", "digitalSourceType": _CREATED}]},
+                "data": {"actions": [{"action": "c2pa.created", "digitalSourceType": source}]},
             },
             {"label": "org.maquette.claims", "data": dict(claims)},
         ],
@@ -213,6 +215,7 @@ def sign_result(result: Result) -> list[Path]:
         "prompt": request.text,
         "negative": request.negative,
         "image_sha256": request.image_sha256,
+        "views_sha256": request.views_sha256,
         "seed": request.seed,
         "preset": request.preset.name,
         "weights": dict(environment.weights),
@@ -220,7 +223,10 @@ def sign_result(result: Result) -> list[Path]:
     given = {name: value for name, value in claims.items() if value not in (None, "")}
     return [
         sign(
-            path, given | {"sha256_unsigned": result.receipt.outputs[name]}, environment.versions["maquette"]
+            path,
+            given | {"sha256_unsigned": result.receipt.outputs[name]},
+            environment.versions["maquette"],
+            source=_GENERATED if request.views_sha256 is None else _RECONSTRUCTED,
         )
         for name, path in sorted(result.files.items())
         if name in result.receipt.outputs

@@ -13,8 +13,10 @@ from typing import Any, Literal
 from pipeline.config import build, read_yaml
 from pipeline.distillation import DistillationConfig
 from pipeline.resources import preset_names, resource_directory
+from recon.asset import LodLayout, Pivot
 from recon.bake import BakeConfig
 from recon.consensus import ConsensusConfig
+from recon.export.gltf import MeshFormat, TextureFormat
 from recon.fields import SeedConfig
 from recon.fit import FitConfig
 from recon.surface import SurfaceConfig
@@ -87,6 +89,13 @@ class PackageConfig:
     """Levels of detail, the finest included: NAME_LOD0, ..."""
     collider: bool = False
     """Convex hulls UCX_NAME_00, ... (the extra `collider`)."""
+    pivot: Pivot = "floor"
+    """What becomes the origin."""
+    lod_layout: LodLayout = "nodes"
+    textures: TextureFormat = "png"
+    """Of glb and gltf."""
+    meshes: MeshFormat = "plain"
+    """Geometry of glb and gltf; `draco` needs the extra of that name."""
 
     def __post_init__(self) -> None:
         _check("lods", self.lods, 1, 8)

@@ -120,6 +120,26 @@ def resume(
     return run(request, posed, source, directory, observer=observer or Unobserved())
 
 
+def reconstruct_again(
+    request: Request, out: Path, views: Path | None, made_in: Path, *, observer: Observer
+) -> Result:
+    """What a receipt's `request` asks for, in `out`, of the same pictures: those in `views`, or in the folder
+    that the run in `made_in` read. `InputError` when that is unknown or its bytes are others."""
+    if views is None:
+        try:
+            views = _last_source(made_in)
+        except InputError:
+            raise InputError(
+                f"{made_in} does not say where its posed pictures are; give their folder: --views"
+            ) from None
+    posed = read_transforms(views)
+    if views_sha256(posed) != request.views_sha256:
+        raise InputError(
+            f"{views} is not the set that the asset was made of: its poses or pictures are others."
+        )
+    return run(request, posed, views, out, observer=observer)
+
+
 def run(request: Request, posed: PosedSet, source: Path, directory: Path, *, observer: Observer) -> Result:
     """Makes what `request` asks for, of the set `posed` that was read from `source`."""
     started = time.perf_counter()

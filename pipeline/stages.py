@@ -48,7 +48,7 @@ VERSIONS: dict[StageName, int] = {
     "surface": 2,
     "mesh": 2,
     "texture": 2,
-    "export": 2,
+    "export": 3,
     "preview": 1,
 }
 
@@ -320,12 +320,13 @@ def export_files(
     height_m: float,
     formats: tuple[Format, ...],
     provenance: dict[str, str | int | float],
-    package: PackageConfig | None = None,
+    package: PackageConfig,
     progress: Progress = silent,
 ) -> None:
     """Writes the asset's files, always a GLB among them, and `inspection.json`."""
     from recon.asset import Asset
     from recon.export import SPLAT_FORMATS, export
+    from recon.export.gltf import GltfOptions
     from recon.fields import load_field
     from recon.inspect import inspect
 
@@ -336,22 +337,25 @@ def export_files(
         height_m=height_m,
         provenance=provenance,
         splats=load_field(field_dir / FIELD_FILE).splats() if set(formats) & set(SPLAT_FORMATS) else None,
+        pivot_at=package.pivot,
+        lod_layout=package.lod_layout,
     )
-    if package is not None and package.lods > 1:
+    if package.lods > 1:
         from recon.lods import LodConfig, make_lods
         from render.scene import Part, Scene
 
         finest = Scene((Part(asset.mesh, asset.material, name),))
         size = max(asset.material.base_color_srgb.shape[:2])
         asset = replace(asset, lods=make_lods(finest, size, LodConfig(package.lods), progress=progress))
-    if package is not None and package.collider:
+    if package.collider:
         from recon.collider import convex_hulls
 
         progress(0.0, "collider")
         asset = replace(asset, collider=convex_hulls(asset.mesh))
     progress(0.0, "writing")
     with torch.no_grad():
-        export(asset, out, stem, ["glb", *(name for name in formats if name != "glb")])
+        options = GltfOptions(package.textures, package.meshes)
+        export(asset, out, stem, ["glb", *(name for name in formats if name != "glb")], options)
     progress(0.7, "inspecting")
     (out / "inspection.json").write_text(json.dumps(plain(inspect(asset)), indent=1), encoding="utf-8")
 

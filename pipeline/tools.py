@@ -17,11 +17,10 @@ from render.progress import Progress, silent
 from render.scene import Mesh, Part, Scene, merged
 
 if TYPE_CHECKING:
-    from recon.asset import Pivot
+    from recon.asset import LodLayout, Pivot
     from recon.export import Format
     from recon.export.gltf import MeshFormat, TextureFormat
     from recon.fidelity import Fidelity
-    from recon.package import LodLayout
     from recon.transfer import MapName
 
 MAX_TRIANGLES = 5_000_000

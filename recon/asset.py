@@ -16,6 +16,11 @@ Pivot = Literal["floor", "center", "corner", "keep"]
 """floor: the middle of the lowest side of the bounding box; corner: its lowest corner; keep: as it is."""
 
 
+LodLayout = Literal["nodes", "msft"]
+"""nodes: all levels are nodes `NAME_LOD0`, ... of the scene; msft: the extension MSFT_lod names the coarser
+ones, and the scene shows the first only."""
+
+
 def pivot_of(
     low: Float[np.ndarray, "3"], high: Float[np.ndarray, "3"], pivot: Pivot
 ) -> Float[np.ndarray, "3"]:
@@ -63,6 +68,7 @@ class Asset:
     collider: tuple[Mesh, ...] = ()
     """Convex hulls, in the same units."""
     pivot_at: Pivot = "floor"
+    lod_layout: LodLayout = "nodes"
 
     def __post_init__(self) -> None:
         if not (np.isfinite(self.height_m) and self.height_m > 0):

@@ -8,17 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from jaxtyping import Float
 
-from recon.asset import Asset, Pivot, pivot_of
+from recon.asset import Asset, LodLayout, Pivot, pivot_of
 from render.errors import InputError
 from render.scene import Mesh, Part, Scene
 from render.tangents import with_tangents
 
-LodLayout = Literal["nodes", "msft"]
 LOD_LAYOUTS: tuple[LodLayout, ...] = get_args(LodLayout)
 
 Level = tuple[Part, ...]
@@ -35,8 +34,6 @@ class Package:
     """Convex hulls."""
     provenance: dict[str, str | int | float] = field(default_factory=dict)
     lod_layout: LodLayout = "nodes"
-    """nodes: all levels are nodes `NAME_LOD0`, ... of the scene; msft: the extension MSFT_lod names the
-    coarser ones, and the scene shows the first only."""
 
     def __post_init__(self) -> None:
         if not self.levels or not all(any(len(p.mesh.faces) for p in level) for level in self.levels):
@@ -72,6 +69,7 @@ def package_of(asset: Asset | Package) -> Package:
         levels=tuple(tuple(_ready(part) for part in level) for level in levels),
         collider=tuple(placed(hull) for hull in asset.collider),
         provenance=asset.provenance,
+        lod_layout=asset.lod_layout,
     )
 
 

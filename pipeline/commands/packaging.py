@@ -49,9 +49,8 @@ def package_options(
     """The options, checked; `InputError` names the one that is wrong."""
     from pipeline.request import checked_formats
     from pipeline.tools import PackageOptions
-    from recon.asset import Pivot
+    from recon.asset import LodLayout, Pivot
     from recon.export.gltf import MeshFormat, TextureFormat
-    from recon.package import LodLayout
 
     def chosen(option: str, value: str, kind: Any) -> Any:
         known = get_args(kind)

@@ -13,13 +13,17 @@ from pipeline.commands import Out, Quiet, Resumable, print_line, stage_bar
 def replay(
     receipt: Annotated[Path, typer.Argument(help="A receipt.json; with input.png beside it for images.")],
     out: Out,
+    views: Annotated[
+        Path | None,
+        typer.Option(help="Of a reconstruction: the folder of its pictures.  [default: where they were]"),
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Make an asset again from its receipt and compare the bytes."""
     with stage_bar(quiet) as bar, Resumable(out):
         from pipeline.replay import replay as replay_receipt
 
-        replayed = replay_receipt(receipt, out, observer=bar)
+        replayed = replay_receipt(receipt, out, views=views, observer=bar)
     for name, same in replayed.same.items():
         print_line(f"{'same     ' if same else 'DIFFERENT'}  {name}")
     if all(replayed.same.values()):

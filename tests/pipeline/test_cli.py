@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 
 from pipeline import cli
+from pipeline.preset import PackageConfig, load_preset
 from render.errors import InputError
 
 BAD: list[tuple[list[str], str]] = [
@@ -26,6 +28,12 @@ BAD: list[tuple[list[str], str]] = [
     (["generate", "a barrel", "--out", "OUT", "--device", "tpu"], "--device must be auto, cpu or cuda"),
     (["generate", "a barrel", "--out", "OUT", "--height-m", "-1"], "height_m must be between"),
     (["generate", "a barrel", "--out", "OUT", "--nonsense"], "--nonsense"),
+    (["generate", "a barrel", "--out", "OUT", "--lods", "9"], "package.lods must be between 1 and 8, not 9"),
+    (["generate", "a barrel", "--out", "OUT", "--pivot", "up"], "package.pivot must be one of floor"),
+    (
+        ["reconstruct", "set", "--out", "OUT", "--compress", "zip"],
+        "package.meshes must be one of plain, draco",
+    ),
     (["generate", "--image", "none.png", "--out", "OUT"], "There is no image none.png"),
     (["generate", "--image", "file", "--out", "OUT"], "is not a PNG, JPEG or WebP"),
     (["generate", "--image", "clear.png", "--out", "OUT"], "fully transparent"),
@@ -96,6 +104,28 @@ def test_options_reach_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch):
         "formats": ("glb", "obj"),
         "device": "cpu",
     }
+
+
+def test_what_an_engine_wants_changes_the_preset_of_both(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: list[Any] = []
+
+    def record(*given: Any, **options: Any) -> None:
+        seen.append(options["preset"])
+        raise InputError("enough")
+
+    monkeypatch.setattr("pipeline.run.generate", record)
+    monkeypatch.setattr("pipeline.reconstruct.reconstruct", record)
+    words = "--out OUT --preset draft --lods 3 --collider --pivot center --lod-layout msft --textures webp"
+    for command in ("generate chair", "reconstruct set"):
+        assert cli.invoke([*command.split(), *words.split(), "--compress", "draco", "--quiet"]) == 2
+    generated, reconstructed = seen
+    assert generated == reconstructed
+    assert generated == replace(
+        load_preset("draft"),
+        package=PackageConfig(
+            lods=3, collider=True, pivot="center", lod_layout="msft", textures="webp", meshes="draco"
+        ),
+    )
 
 
 def test_help_names_every_command(capsys: Any):

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipeline.cli import invoke
 from pipeline.config import build, changed
 from pipeline.preset import Preset
 from pipeline.reconstruct import reconstruct, resume
+from pipeline.replay import replay
 from pipeline.run import generate
 from render.errors import InputError
 from render.glb import load_scene
@@ -70,6 +73,29 @@ def test_pictures_alone_resume_and_repeat(tmp_path: Path) -> None:
     assert changed.glb is not None
     vertices = np.concatenate([part.mesh.vertices for part in load_scene(changed.glb).parts])
     assert np.ptp(vertices[:, 1]) == pytest.approx(2.0, abs=1e-4)
+
+
+def test_a_receipt_is_replayed_with_its_pictures_wherever_they_are(views: Path, tmp_path: Path) -> None:
+    preset = changed(changed(QUICK, "package.lods", 2), "package.pivot", "center")
+    first = reconstruct(views, out=tmp_path / "a", preset=preset, seed=3)
+    assert first.glb is not None
+    vertices = np.concatenate([part.mesh.vertices for part in load_scene(first.glb).parts])
+    assert vertices.min(0) == pytest.approx(-vertices.max(0), abs=1e-5)
+    names = {part.name for part in load_scene(first.glb, everything=True).parts}
+    assert names == {"asset_LOD0", "asset_LOD1"}
+    moved = shutil.copytree(views, tmp_path / "moved")
+    receipt = tmp_path / "kept" / "receipt.json"
+    receipt.parent.mkdir()
+    shutil.copy(first.files["receipt.json"], receipt)
+    with pytest.raises(InputError, match="--views"):
+        replay(receipt, tmp_path / "b")
+    replayed = replay(receipt, tmp_path / "b", views=moved)
+    assert replayed.same == dict.fromkeys(first.receipt.outputs, True)
+    # Beside its run the receipt knows the folder; another pixel makes it another set.
+    picture = next((moved / "images").iterdir())
+    Image.new("RGBA", (48, 48), (9, 9, 9, 255)).save(picture)
+    with pytest.raises(InputError, match="poses or pictures are others"):
+        replay(receipt, tmp_path / "c", views=moved)
 
 
 def test_generate_takes_the_field_of_its_preset(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pipeline.receipt import Receipt, environment
 from pipeline.report import Report, StageCost, Variant, domain_warning
 from pipeline.request import Request
 from pipeline.run_order import VARIANTS_FILE
-from pipeline.stages import StageName
+from pipeline.stage_versions import StageName
 from render.errors import InputError
 
 IMAGE_FILE = "input.png"

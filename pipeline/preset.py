@@ -5,14 +5,14 @@ A file may begin with `base: draft` and then says only what differs from that pr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from pipeline.config import build, read_yaml
+from pipeline.config import build
 from pipeline.distillation import DistillationConfig
-from pipeline.resources import preset_names, resource_directory
+from pipeline.limits import POLYCOUNTS
+from pipeline.preset_files import preset_values
 from recon.asset import LodLayout, Pivot
 from recon.bake import BakeConfig
 from recon.consensus import ConsensusConfig
@@ -76,7 +76,7 @@ class MeshConfig:
     """Most triangles."""
 
     def __post_init__(self) -> None:
-        _check("polycount", self.polycount, 100, 500_000)
+        _check("polycount", self.polycount, *POLYCOUNTS)
 
 
 @dataclass(frozen=True)
@@ -140,34 +140,7 @@ class Preset:
 
 def load_preset(name: str | Path) -> Preset:
     """A shipped preset by its name, or a YAML file of the same keys."""
-    return build(Preset, _values(str(name), ()))
-
-
-def _values(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    if name in seen:
-        raise InputError(f"Presets name each other as base: {' -> '.join((*seen, name))}.")
-    if name in preset_names():
-        path = resource_directory("configs") / f"{name}.yaml"
-    elif name.endswith((".yaml", ".yml")):
-        path = Path(name)
-    else:
-        raise InputError(
-            f"Unknown preset {name!r}. Known: {', '.join(preset_names())}, or a path to a .yaml file."
-        )
-    data = read_yaml(path)
-    base = data.pop("base", None)
-    if base is not None and not isinstance(base, str):
-        raise InputError(f"{path}: base must be the name of a preset.")
-    data.setdefault("name", path.stem)
-    return _merged(_values(base, (*seen, name)), data) if base is not None else data
-
-
-def _merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    out = dict(base)
-    for key, value in changes.items():
-        both = isinstance(value, Mapping) and isinstance(out.get(key), Mapping)
-        out[key] = _merged(out[key], value) if both else value
-    return out
+    return build(Preset, preset_values(str(name)))
 
 
 def _check(name: str, value: int | float, low: int | float, high: int | float) -> None:

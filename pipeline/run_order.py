@@ -21,7 +21,7 @@ from pipeline.prompt import Prompt
 from pipeline.report import Variant, domain_warning
 from pipeline.request import Request
 from pipeline.source import ModelSource
-from pipeline.stages import VERSIONS, StageName
+from pipeline.stage_versions import VERSIONS, StageName
 from render.gbuffer import ViewSet
 from render.progress import Progress
 

@@ -4,7 +4,7 @@ Each writes into an empty folder `out` and reads the folders of the stages befor
 `pipeline.run` can keep what is finished and a job system can run each where it likes. What a
 folder holds is said in each docstring. Heavy libraries are imported by the modules called.
 
-`VERSIONS` is part of every stage's key: raise a stage's number when its code changes what it makes.
+When a stage's code changes what it makes, its number in `pipeline.stage_versions` is raised.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -39,18 +39,6 @@ if TYPE_CHECKING:
     from render.preview import Mode
     from render.scene import Scene
     from render.turntable import TurntableConfig
-
-StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "preview"]
-
-VERSIONS: dict[StageName, int] = {
-    "views": 4,
-    "field": 3,
-    "surface": 2,
-    "mesh": 2,
-    "texture": 2,
-    "export": 3,
-    "preview": 1,
-}
 
 VIEWS_FILE = "views.safetensors"
 DRAWN_FILE = "drawn.safetensors"

@@ -79,6 +79,19 @@ def test_importing_loads_no_heavy_library(module: str):
     assert run.stdout.strip() == "[]"
 
 
+def test_the_api_plans_jobs_without_torch():
+    # It would cost every API process 0.3 GB, and the first request seconds.
+    code = (
+        "import sys, worker.api.app\n"
+        "from worker.kinds import kind_named\n"
+        "plan = kind_named('generate').plan({'prompt': 'a crate', 'polycount': 900}, {}, 'cpu')\n"
+        "assert plan.stages[0].name == 'views'\n"
+        "print(sorted({'torch', 'numba', 'scipy', 'open3d', 'trimesh'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stdout.strip() == "[]"
+
+
 @pytest.mark.parametrize("module", ["pipeline.cli", "worker.cli"])
 def test_help_is_fast(module: str):
     # The bar is 0.5 s of wall clock on a free machine (bench/stages.py prints it); processor time is what

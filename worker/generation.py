@@ -1,35 +1,38 @@
-"""`generate`: a prompt, a picture or both to an asset, by the stages of `pipeline.run`."""
+"""`generate`: a prompt, a picture or both to an asset, by the stages of `pipeline.run`.
+
+Here it is planned, where jobs are admitted, and nothing heavy is loaded for that; `worker.generation_stages`
+runs it.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import time
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image
-
-from pipeline.checkpoints import StageOutput
-from pipeline.config import build, changed, plain
-from pipeline.delivery import IMAGE_FILE, finish
-from pipeline.image import load_image
+from pipeline.config import build, plain
+from pipeline.limits import (
+    HEIGHTS_M,
+    MAX_SEED,
+    MAX_VARIANTS,
+    POLYCOUNTS,
+    STEM,
+    TEXTURE_SIZES,
+    checked_formats,
+    checked_range,
+)
 from pipeline.models import verified_model
-from pipeline.preset import Preset, load_preset
-from pipeline.prompt import Prompt, clean_text
-from pipeline.report import Variant
-from pipeline.request import Request, checked_formats, slug
+from pipeline.preset_files import preset_values
+from pipeline.prompt import clean_text
 from pipeline.resources import preset_names
-from pipeline.run import image_sha256, prepare_image, with_changes
-from pipeline.run_order import VARIANTS_FILE, Runner
 from pipeline.safety import screen_words
-from pipeline.stages import DRAWN_FILE, VERSIONS
+from pipeline.stage_versions import VERSIONS
 from render.errors import InputError
-from render.gbuffer import ViewSet
 from worker.kinds import Plan, PlannedStage
 
 if TYPE_CHECKING:
@@ -39,7 +42,7 @@ IMAGE = "image"
 """Name of the picture among a job's inputs."""
 PICTURE = "picture"
 PICTURE_VERSION = 1
-"""Of the cutting out; a part of its key, as `pipeline.stages.VERSIONS` is of the others'."""
+"""Of the cutting out; a part of its key, as `pipeline.stage_versions.VERSIONS` is of the others'."""
 
 
 @dataclass(frozen=True)
@@ -73,53 +76,51 @@ class Generation:
         asked = build(GenerateParams, dict(params))
         if unknown := sorted(inputs.keys() - {IMAGE}):
             raise InputError(f"inputs: {unknown[0]!r} is unknown. Known: {IMAGE}.")
-        preset = _preset(asked)
-        request = _asked(asked, preset, inputs.get(IMAGE), device == "cuda")
+        text = _checked(asked, IMAGE in inputs)
         # By words alone: no weights are loaded where jobs are admitted. Later `views` asks the whole policy.
-        screen_words(preset.views.safety, request.text)
-        return Plan(plain(asked), asked.seed, _stages(IMAGE in inputs), _revision())  # type: ignore[arg-type]
+        screen_words(_safety(asked.views_preset or asked.preset), text)
+        return Plan(plain(asked), asked.seed, generation_stages(IMAGE in inputs), revision())  # type: ignore[arg-type]
 
     def run(self, stage: str, work: Work) -> None:
-        """The whole order of `pipeline.run` with the stages before `stage` brought from the store and none
-        after it run. `finish` runs none and delivers what all of them made."""
-        from worker.runner import StageReachedError
+        from worker.generation_stages import run_stage
 
-        params = build(GenerateParams, work.claim.params)
-        work.checkpoints.order = tuple(planned.name for planned in _stages(IMAGE in work.claim.inputs))
-        work.checkpoints.last = stage
-        order: _Order | None = None
-        try:
-            picture = _picture(work) if IMAGE in work.claim.inputs else None
-            request = _request(params, picture, work)
-            prompt = Prompt(request.text, picture, request.negative)
-            model = work.models.source(request.device)
-            work.outcome.model_revisions = dict(model.weights)
-            order = _Order(request, prompt, work.checkpoints, model, _Told(stage, work))
-            drawn, winner, tried = order.best_views()
-            order.request = replace(request, seed=winner, variants=1)
-            outputs = order.make(drawn, winner)
-        except StageReachedError:
-            _show(stage, work, order)
-            return
-        kept, directory = work.checkpoints.directory, work.directory / "out"
-        directory.mkdir()
-        if picture is not None:
-            picture.save(kept / IMAGE_FILE, format="PNG")
-        order.variants_sheet()
-        began = time.perf_counter() - max(0.0, time.time() - work.claim.created)
-        result = finish(order.request, directory, kept, outputs, tried, model.weights, began)
-        for name, path in result.files.items():
-            work.deliver(path, _role(name))
+        run_stage(stage, work)
+
+
+def _checked(asked: GenerateParams, with_image: bool) -> str:
+    """The prompt, cleaned. `InputError` for what `pipeline.request.Request` and the preset would refuse."""
+    for field, name in (("preset", asked.preset), ("views_preset", asked.views_preset or asked.preset)):
+        if name not in preset_names():
+            raise InputError(f"{field}: {name!r} is unknown. Known: {', '.join(preset_names())}.")
+    text, _ = clean_text(asked.prompt), clean_text(asked.negative, "negative prompt")
+    if not text and not with_image:
+        raise InputError("The prompt is empty. Say what to make, such as: a wooden barrel, or give an image.")
+    checked_range("seed", asked.seed, (0, MAX_SEED))
+    checked_range("variants", asked.variants, (1, MAX_VARIANTS))
+    checked_range("height_m", asked.height_m, HEIGHTS_M, " metres")
+    if asked.polycount is not None:
+        checked_range("polycount", asked.polycount, POLYCOUNTS)
+    if asked.texture_size is not None:
+        checked_range("texture_size", asked.texture_size, TEXTURE_SIZES)
+    if asked.name is not None and not re.fullmatch(STEM, asked.name):
+        raise InputError(f"name must be a short file name of a-z, 0-9, - and _, not {asked.name!r}.")
+    checked_formats(asked.formats)
+    return text
+
+
+def _safety(preset: str) -> str:
+    """The policy that the preset names."""
+    return str(preset_values(preset).get("views", {}).get("safety", "offline"))
 
 
 @cache
-def _revision() -> str:
+def revision() -> str:
     """Of the code and the weights. Read once: neither changes while a process lives."""
     decides = [version("maquette"), sorted(VERSIONS.items()), PICTURE_VERSION, verified_model().hashes]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 
-def _stages(with_image: bool) -> tuple[PlannedStage, ...]:
+def generation_stages(with_image: bool) -> tuple[PlannedStage, ...]:
     """The tasks of a job; their parts of the time are `pipeline.progress_bar`'s."""
     from pipeline.progress_bar import SHARES
 
@@ -127,125 +128,3 @@ def _stages(with_image: bool) -> tuple[PlannedStage, ...]:
     stages = [PlannedStage(name, "gpu" if name in gpu else "cpu", share) for name, share in SHARES.items()]
     picture = [PlannedStage(PICTURE, "cpu", 0.02)] if with_image else []
     return (*picture, *stages, PlannedStage("finish", "cpu", 0.01))
-
-
-def _request(params: GenerateParams, picture: Image.Image | None, work: Work) -> Request:
-    preset = _preset(params)
-    if work.claim.memory_failures and preset.distillation is not None:
-        # The GPU's memory did not suffice: the guidance looks through half as many cameras at a time.
-        preset = changed(preset, "fit.guidance_views", max(1, preset.fit.guidance_views // 2))
-    return _asked(
-        params, preset, None if picture is None else image_sha256(picture), work.claim.device == "cuda"
-    )
-
-
-def _preset(params: GenerateParams) -> Preset:
-    views_preset = params.views_preset or params.preset
-    for field, name in (("preset", params.preset), ("views_preset", views_preset)):
-        if name not in preset_names():
-            raise InputError(f"{field}: {name!r} is unknown. Known: {', '.join(preset_names())}.")
-    preset = with_changes(
-        load_preset(params.preset), polycount=params.polycount, texture_size=params.texture_size
-    )
-    if views_preset == params.preset:
-        return preset
-    return replace(preset, views=load_preset(views_preset).views)
-
-
-def _asked(params: GenerateParams, preset: Preset, image: str | None, cuda: bool) -> Request:
-    """The request of the pipeline; checks what it checks."""
-    text, negative = clean_text(params.prompt), clean_text(params.negative, "negative prompt")
-    if not text and image is None:
-        raise InputError("The prompt is empty. Say what to make, such as: a wooden barrel, or give an image.")
-    return Request(
-        text=text,
-        negative=negative,
-        image_sha256=image,
-        preset=preset,
-        seed=params.seed,
-        variants=params.variants,
-        height_m=params.height_m,
-        formats=checked_formats(params.formats),
-        stem=params.name or slug(text, 64) or "asset",
-        device="cuda" if cuda else "cpu",
-    )
-
-
-def _picture(work: Work) -> Image.Image:
-    """The job's picture, cut out: a stage of its own, so that it is done once."""
-
-    def cut(out: Path) -> None:
-        work.progress(0.0, "cutting out")
-        picture = prepare_image(work.input(IMAGE))
-        assert picture is not None
-        picture.save(out / IMAGE_FILE, format="PNG")
-
-    given = {"image": work.claim.inputs[IMAGE]}
-    output = work.checkpoints.run(PICTURE, PICTURE_VERSION, given, [], cut)
-    return load_image(output / IMAGE_FILE)
-
-
-def _show(stage: str, work: Work, order: _Order | None) -> None:
-    """Pictures on the way; of several variants each has one, `variant-SEED.png`, so that a user may pick."""
-    made = {output.name: output for output in work.checkpoints.outputs}
-    if stage == PICTURE:
-        work.deliver(made[PICTURE] / IMAGE_FILE, "picture")
-    if stage == "views" and order is not None:
-        from render.contact_sheet import views_sheet
-
-        drawn = order.drawn
-        kept = max(drawn, key=lambda pair: (pair[1].score, -pair[1].seed))[0]
-        path = work.directory / "views.png"
-        views_sheet(ViewSet.load(kept / DRAWN_FILE)).save(path)
-        work.deliver(path, "picture")
-        for output, variant in drawn if len(drawn) > 1 else []:
-            path = work.directory / f"variant-{variant.seed}.png"
-            _variant_picture(ViewSet.load(output / DRAWN_FILE)).save(path)
-            work.deliver(path, "picture")
-
-
-def _role(name: str) -> str:
-    if name in ("report.json", "receipt.json"):
-        return "report"
-    pictures = ("preview.png", "turntable.mp4", "views.png", VARIANTS_FILE, IMAGE_FILE)
-    return "picture" if name in pictures else "asset"
-
-
-def _variant_picture(views: ViewSet) -> Image.Image:
-    """Four sides of what was drawn, base colour, in a square."""
-    import numpy as np
-
-    from render.contact_sheet import channel_pictures
-
-    sides = channel_pictures(views[list(range(0, min(len(views), 8), 2))])
-    pictures = sides.get("base_color_srgb", sides.get("rgb_srgb"))
-    assert pictures is not None
-    four = [pictures[i % len(pictures)] for i in range(4)]
-    return Image.fromarray(np.vstack([np.hstack(four[:2]), np.hstack(four[2:])]))
-
-
-class _Order(Runner):
-    """The order of the pipeline; the sheet of variants is drawn once, at the end."""
-
-    drawn: list[tuple[StageOutput, Variant]]
-
-    def _variants_sheet(self, outputs: list[tuple[StageOutput, Variant]]) -> None:
-        self.drawn = outputs
-
-    def variants_sheet(self) -> None:
-        super()._variants_sheet(self.drawn)
-
-
-@dataclass
-class _Told:
-    """Passes on what is said about the one stage that runs here."""
-
-    stage: str
-    work: Work
-
-    def progress(self, stage: str, fraction: float, message: str) -> None:
-        self.work.progress(fraction if stage == self.stage else 0.0, message if stage == self.stage else "")
-
-    def warning(self, message: str) -> None:
-        if self.stage == "views":
-            self.work.warn(message)

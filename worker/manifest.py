@@ -24,8 +24,8 @@ from typing import Any, Literal
 
 from pipeline.checkpoints import file_sha256
 from pipeline.config import build, plain
+from pipeline.limits import MAX_SEED, MAX_VARIANTS, checked_formats, slug
 from pipeline.prompt import clean_text
-from pipeline.request import MAX_SEED, MAX_VARIANTS, checked_formats, slug
 from render.errors import InputError
 
 MAX_ROWS = 100_000

@@ -2,6 +2,7 @@
 
 All files are written under temporary names in the target folder and renamed at the
 end, so that a full disk or a stop leaves nothing half-written at the final names.
+The formats' names are known without the libraries that write them.
 """
 
 from __future__ import annotations
@@ -9,20 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from recon.asset import Asset
-from recon.export.blender import blender_bytes
-from recon.export.glb import glb_bytes, gltf_files
-from recon.export.gltf import GltfOptions
-from recon.export.obj import obj_files
-from recon.export.ply import ply_bytes
-from recon.export.splat import compact_splat_bytes, splat_bytes, spz_bytes
-from recon.export.stl import stl_bytes
-from recon.export.threemf import threemf_bytes
-from recon.export.usdz import usdz_bytes
-from recon.package import Package, package_of
 from render.errors import InputError
+
+if TYPE_CHECKING:
+    from recon.asset import Asset
+    from recon.export.gltf import GltfOptions
+    from recon.package import Package
 
 Format = Literal["glb", "gltf", "obj", "usdz", "fbx", "blend", "stl", "3mf", "ply", "splat", "splat32", "spz"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -45,6 +40,17 @@ def export(
     stem.spz. Levels of detail and the collider go into glb, gltf, fbx and blend. Raises `InputError` for an
     unknown format, a package that is not installed, and when the disk refuses.
     """
+    from recon.asset import Asset
+    from recon.export.blender import blender_bytes
+    from recon.export.glb import glb_bytes, gltf_files
+    from recon.export.obj import obj_files
+    from recon.export.ply import ply_bytes
+    from recon.export.splat import compact_splat_bytes, splat_bytes, spz_bytes
+    from recon.export.stl import stl_bytes
+    from recon.export.threemf import threemf_bytes
+    from recon.export.usdz import usdz_bytes
+    from recon.package import package_of
+
     contents: dict[str, bytes] = {}
     package = package_of(asset)
     for name in dict.fromkeys(formats):

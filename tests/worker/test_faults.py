@@ -451,7 +451,7 @@ def test_what_generate_makes_is_what_the_service_makes() -> None:
     """The engine's stages are those of `pipeline.run_order`, in its order."""
     from typing import get_args
 
-    from pipeline.stages import StageName
+    from pipeline.stage_versions import StageName
     from worker.generation import Generation
 
     plan = Generation().plan({"prompt": "a barrel"}, {}, "cpu")

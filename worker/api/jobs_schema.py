@@ -6,8 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.limits import MAX_SEED, MAX_VARIANTS
 from pipeline.prompt import MAX_CHARACTERS
-from pipeline.request import MAX_SEED, MAX_VARIANTS
 from worker.api.tasks_schema import ImageUrl, PresetName, TargetFormat, _clean
 
 State = Literal["queued", "running", "succeeded", "failed", "canceled", "expired"]

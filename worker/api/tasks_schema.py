@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from pipeline.limits import MAX_SEED, MAX_VARIANTS
 from pipeline.prompt import MAX_CHARACTERS
-from pipeline.request import MAX_SEED, MAX_VARIANTS
 
 Status = Literal["PENDING", "IN_PROGRESS", "SUCCEEDED", "FAILED", "CANCELED"]
 TaskType = Literal[

@@ -1,0 +1,18 @@
+"""The stages of a run and the versions of their code, for whoever plans a run without running it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "preview"]
+
+VERSIONS: dict[StageName, int] = {
+    "views": 4,
+    "field": 3,
+    "surface": 2,
+    "mesh": 3,
+    "texture": 2,
+    "export": 4,
+    "preview": 1,
+}
+"""Part of every stage's key: raise a stage's number when its code changes what it makes."""

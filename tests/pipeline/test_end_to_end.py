@@ -81,6 +81,11 @@ def test_the_report_says_so(made: Result):
     assert report["views"]["consistency"]["geometry"] > 0.98
     assert report["files"]["barrel.glb"] == made.files["barrel.glb"].stat().st_size
     assert all(stage["seconds"] > 0 and stage["peak_mb"] > 50 for stage in report["stages"])
+    assert 0.2 < report["asset"]["thickness"]["median"] < 0.8  # metres; the barrel is 0.72 wide
+    # Ten views of 64 pixels of one closed shape: nothing is lost, and nobody is told so.
+    assert report["lost"]["worst"] < 0.01
+    assert report["lost"]["by_decimation"]["lost_parts"] == 0
+    assert not any("not in the mesh" in warning for warning in report["warnings"])
 
 
 def test_pictures_show_something(made: Result):

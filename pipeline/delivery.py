@@ -73,6 +73,10 @@ def finish(
         files={name: path.stat().st_size for name, path in files.items()},
         warnings=(warning,) if warning else (),
     )
+    lost = stages.lost_of(outputs["mesh"])
+    if line := lost.pop("warning"):
+        report = replace(report, warnings=(*report.warnings, line))
+    report = replace(report, lost=lost)
     if stages.POSED_FILE in outputs["views"].hashes:
         posed = json.loads((outputs["views"] / stages.POSED_FILE).read_text(encoding="utf-8"))
         report = replace(report, reconstruction=posed, warnings=(*report.warnings, *posed["warnings"]))

@@ -43,7 +43,8 @@ class Report:
     seed: int
     preset: str
     asset: dict[str, Plain]
-    """`recon.inspect.Inspection`: watertight, manifold, components, triangles, UV charts, texel density..."""
+    """`recon.inspect.Inspection`: watertight, manifold, components, triangles, UV charts, texel density...;
+    and `recon.thickness.Thickness`, in metres."""
     views: DrawnViews
     fit: dict[str, Plain]
     """`recon.fit.FitReport` without the losses of its steps."""
@@ -55,6 +56,8 @@ class Report:
     files: dict[str, int]
     """Size in bytes by name."""
     warnings: tuple[str, ...]
+    lost: dict[str, Plain] | None = None
+    """`recon.lost.Lost`: what of the views is not in the mesh, thin parts above all."""
     reconstruction: dict[str, Plain] | None = None
     """Of a reconstruction: where the object was in the views' world, and how its views were read."""
 

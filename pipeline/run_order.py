@@ -113,11 +113,18 @@ class Runner:
         mesh = self.stage(
             "mesh",
             {"mesh": plain(preset.mesh), "texture_size": preset.bake.texture_size},
-            [surface],
+            [views, surface],
             lambda out, progress: stages.mesh(
-                out, surface.directory, preset.mesh, preset.bake.texture_size, progress=progress
+                out,
+                views.directory,
+                surface.directory,
+                preset.mesh,
+                preset.bake.texture_size,
+                progress=progress,
             ),
         )
+        if warning := stages.lost_of(mesh)["warning"]:
+            self.observer.warning(warning)
         texture = self.stage(
             "texture",
             {"bake": plain(preset.bake), "detail_maps": preset.package.detail_maps},

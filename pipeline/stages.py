@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -28,6 +28,7 @@ from render.gbuffer import ViewSet
 from render.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from pipeline.checkpoints import StageOutput
     from pipeline.distillation import DistillationConfig
     from pipeline.source import ModelSource
     from pipeline.transforms_json import PosedSet
@@ -47,6 +48,7 @@ TEXTURE_VIEWS_FILE = "texture_views.safetensors"
 POSED_FILE = "posed.json"
 FIELD_FILE = "field.safetensors"
 MESH_FILE = "mesh.safetensors"
+LOST_FILE = "lost.json"
 MATERIAL_FILE = "material.safetensors"
 
 
@@ -243,9 +245,17 @@ def surface(
 
 
 def mesh(
-    out: Path, surface_dir: Path, config: MeshConfig, texture_size: int, *, progress: Progress = silent
+    out: Path,
+    views_dir: Path,
+    surface_dir: Path,
+    config: MeshConfig,
+    texture_size: int,
+    *,
+    progress: Progress = silent,
 ) -> None:
-    """Writes `mesh.safetensors`: at most `polycount` triangles, with normals and UVs."""
+    """Writes `mesh.safetensors`: at most `polycount` triangles, with normals and UVs; and `lost.json`
+    (`recon.lost.Lost`): what of the views is not in it, and the line that says so to the user."""
+    from recon.lost import lost
     from recon.simplify import simplify
     from recon.uv import unwrap
 
@@ -254,6 +264,17 @@ def mesh(
     simple = simplify(dense, config.polycount)
     progress(0.4, "unwrapping")
     save_mesh(unwrap(simple, texture_size), out / MESH_FILE)
+    found = lost(ViewSet.load(views_dir / VIEWS_FILE), dense, simple)
+    told = {"warning": found.warning()} | dict(vars(found))
+    (out / LOST_FILE).write_text(json.dumps(plain(told), indent=1), encoding="utf-8")
+
+
+def lost_of(mesh: StageOutput) -> dict[str, Any]:
+    """What `mesh` wrote of what was lost; nothing but an empty warning where it wrote none."""
+    if LOST_FILE not in mesh.hashes:
+        return {"warning": None}
+    found: dict[str, Any] = json.loads((mesh / LOST_FILE).read_text(encoding="utf-8"))
+    return found
 
 
 def texture(
@@ -317,6 +338,7 @@ def export_files(
     from recon.export.gltf import GltfOptions
     from recon.fields import load_field
     from recon.inspect import inspect
+    from recon.thickness import thickness
 
     asset = Asset(
         mesh=load_mesh(mesh_dir / MESH_FILE),
@@ -345,7 +367,8 @@ def export_files(
         options = GltfOptions(package.textures, package.meshes)
         export(asset, out, stem, ["glb", *(name for name in formats if name != "glb")], options)
     progress(0.7, "inspecting")
-    (out / "inspection.json").write_text(json.dumps(plain(inspect(asset)), indent=1), encoding="utf-8")
+    facts = inspect(asset).to_dict() | {"thickness": plain(thickness(asset.in_metres()))}
+    (out / "inspection.json").write_text(json.dumps(plain(facts), indent=1), encoding="utf-8")
 
 
 def preview(

@@ -55,7 +55,7 @@ class Fakes:
         self.call("surface")
         (out / stages.MESH_FILE).write_text((field / stages.FIELD_FILE).read_text())
 
-    def mesh(self, out: Path, surface: Path, config: Any, size: int, *, progress: Any) -> None:
+    def mesh(self, out: Path, views: Path, surface: Path, config: Any, size: int, *, progress: Any) -> None:
         self.call("mesh")
         (out / stages.MESH_FILE).write_text((surface / stages.MESH_FILE).read_text() + f"{config} {size}")
 

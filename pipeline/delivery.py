@@ -50,7 +50,8 @@ def finish(
         for name in outputs["export"].hashes
         if name != "inspection.json" and ("glb" in request.formats or not name.endswith(".glb"))
     }
-    files = asset_files | {name: outputs["preview"] / name for name in outputs["preview"].hashes}
+    pictures = outputs["preview"].hashes.keys() - {stages.SCREENING_FILE}
+    files = asset_files | {name: outputs["preview"] / name for name in sorted(pictures)}
     if request.image_sha256 is not None:
         files[IMAGE_FILE] = kept / IMAGE_FILE
     if len(tried) > 1:
@@ -72,6 +73,11 @@ def finish(
         peak_mb=round(max(peak_memory_mb(), *(cost.peak_mb for cost in costs if not cost.reused), 0.0), 1),
         files={name: path.stat().st_size for name, path in files.items()},
         warnings=(warning,) if warning else (),
+        safety=(
+            *((drawn.safety,) if drawn.safety is not None else ()),
+            *drawn.screenings,
+            stages.load_verdict(outputs["preview"] / stages.SCREENING_FILE),
+        ),
     )
     lost = stages.lost_of(outputs["mesh"])
     if line := lost.pop("warning"):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pipeline.checkpoints import StageOutput
 from pipeline.config import Plain, plain
+from pipeline.safety import Verdict
 from pipeline.stages import DrawnViews
 
 
@@ -56,6 +57,8 @@ class Report:
     files: dict[str, int]
     """Size in bytes by name."""
     warnings: tuple[str, ...]
+    safety: tuple[Verdict, ...] = ()
+    """What the policies said of prompt, picture, drawn views and finished asset, in this order."""
     lost: dict[str, Plain] | None = None
     """`recon.lost.Lost`: what of the views is not in the mesh, thin parts above all."""
     reconstruction: dict[str, Plain] | None = None

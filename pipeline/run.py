@@ -26,6 +26,7 @@ from pipeline.loras import LoraUse, use_lora
 from pipeline.models import revision_of, verified_model
 from pipeline.observer import Observer, Unobserved
 from pipeline.output_directory import STAGES_DIRECTORY, checked_directory, disk_errors, locked_stages
+from pipeline.picture_safety import PicturePolicy, picture_policy, screen_pictures
 from pipeline.preset import Preset, load_preset
 from pipeline.prompt import Prompt
 from pipeline.request import Device, Request, checked_formats, slug
@@ -52,6 +53,7 @@ def generate(
     device: Device = "auto",
     lora: str | None = None,
     model: ViewModel | None = None,
+    screening: PicturePolicy | None = None,
     observer: Observer | None = None,
 ) -> Result:
     """Makes an asset of `prompt` (text, an image, or both) in the folder `out`.
@@ -59,13 +61,13 @@ def generate(
     `polycount` (most triangles) and `texture_size` (pixels) change the preset; `height_m` is the height of
     the asset in metres. With `variants` N, seeds `seed` to `seed + N - 1` are drawn and the most consistent
     goes on. `lora` (`NAME` or `NAME:WEIGHT`, of `maquette finetune`) is added to the shipped weights; `model`
-    takes their place. The same arguments give the same bytes on the
-    same processor. Raises `InputError` for what a user can mend.
+    takes their place. `screening` judges pictures, given and made (default: `picture_policy()`). The same
+    arguments give the same bytes on the same processor. Raises `InputError` for what a user can mend.
     """
     directory = Path(out)
     settings = preset if isinstance(preset, Preset) else load_preset(preset)
     settings = with_changes(settings, polycount=polycount, texture_size=texture_size)
-    picture = prepare_image(image)
+    picture = prepare_image(image, screening)
     asked = Prompt(prompt, picture, negative)
     request = Request(
         text=asked.text,
@@ -80,7 +82,14 @@ def generate(
         device=resolved_device(device),
         lora=asked_lora(lora),
     )
-    return run(request, directory, image=picture, model=model, observer=observer or Unobserved())
+    return run(
+        request,
+        directory,
+        image=picture,
+        model=model,
+        screening=screening,
+        observer=observer or Unobserved(),
+    )
 
 
 def run(
@@ -90,6 +99,7 @@ def run(
     image: Image.Image | None = None,
     model: ViewModel | None = None,
     source: ModelSource | None = None,
+    screening: PicturePolicy | None = None,
     observer: Observer,
 ) -> Result:
     """Makes what `request` asks for in `directory`; `image` is its cut-out, if it has one. A `source` that
@@ -101,7 +111,7 @@ def run(
     with disk_errors(directory), locked_stages(directory) as kept:
         save_request(request, image, kept)
         checkpoints = Checkpoints(kept)
-        runner = Runner(request, prompt, checkpoints, source, observer)
+        runner = Runner(request, prompt, checkpoints, source, observer, screening or picture_policy())
         drawn, winner, tried = runner.best_views()
         request = replace(request, seed=winner, variants=1)
         outputs = runner.make(drawn, winner)
@@ -126,6 +136,7 @@ def resume(
     device: Device | None = None,
     lora: str | None = None,
     model: ViewModel | None = None,
+    screening: PicturePolicy | None = None,
     observer: Observer | None = None,
 ) -> Result:
     """Goes on with the last run in `out`; what is given here changes its request (see `generate`).
@@ -138,7 +149,7 @@ def resume(
         request = replace(request, preset=preset if isinstance(preset, Preset) else load_preset(preset))
     settings = with_changes(request.preset, polycount=polycount, texture_size=texture_size)
     if image is not None:
-        picture = prepare_image(image)
+        picture = prepare_image(image, screening)
     negative = request.negative if negative is None else negative
     asked = Prompt(request.text if prompt is None else prompt, picture, negative)
     request = replace(
@@ -154,7 +165,14 @@ def resume(
         device=request.device if device is None else resolved_device(device),
         lora=request.lora if lora is None else asked_lora(lora),
     )
-    return run(request, directory, image=picture, model=model, observer=observer or Unobserved())
+    return run(
+        request,
+        directory,
+        image=picture,
+        model=model,
+        screening=screening,
+        observer=observer or Unobserved(),
+    )
 
 
 def last_request(directory: Path) -> tuple[Request, Image.Image | None]:
@@ -197,13 +215,17 @@ def with_changes(preset: Preset, *, polycount: int | None, texture_size: int | N
     return preset
 
 
-def prepare_image(image: str | Path | Image.Image | None) -> Image.Image | None:
-    """A user's picture, read and cut out."""
+def prepare_image(
+    image: str | Path | Image.Image | None, screening: PicturePolicy | None = None
+) -> Image.Image | None:
+    """A user's picture, read, screened whole, and cut out. `RefusedError` when the policy refuses it."""
     if image is None:
         return None
     from pipeline.cutout import cut_out  # scikit-image takes half a second, and text needs none
 
-    return cut_out(image if isinstance(image, Image.Image) else load_image(Path(image))).image
+    whole = image if isinstance(image, Image.Image) else load_image(Path(image))
+    screen_pictures(screening or picture_policy(), [whole], "picture")
+    return cut_out(whole).image
 
 
 def image_sha256(image: Image.Image) -> str:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pipeline import stages
 from pipeline.checkpoints import Checkpoints, StageOutput
 from pipeline.config import plain
 from pipeline.observer import Observer
+from pipeline.picture_safety import PicturePolicy, picture_policy
 from pipeline.prompt import Prompt
 from pipeline.report import Variant, domain_warning
 from pipeline.request import Request
@@ -37,6 +38,8 @@ class Runner:
     checkpoints: Checkpoints
     model: ModelSource
     observer: Observer
+    screening: PicturePolicy = field(default_factory=picture_policy)
+    """Judges the user's picture, what was drawn, and the finished asset."""
 
     def best_views(self) -> tuple[StageOutput, int, tuple[Variant, ...]]:
         """Views of every seed, the best of them, its seed, and all scores."""
@@ -77,7 +80,7 @@ class Runner:
             if preset.distillation is not None
             else {"seed": seed}
         )
-        field = self.stage(
+        fitted = self.stage(
             "field",
             {
                 "seeds": plain(preset.seeds),
@@ -105,9 +108,9 @@ class Runner:
         surface = self.stage(
             "surface",
             {"surface": plain(preset.surface)},
-            [views, field],
+            [views, fitted],
             lambda out, progress: stages.surface(
-                out, views.directory, field.directory, preset.surface, progress=progress
+                out, views.directory, fitted.directory, preset.surface, progress=progress
             ),
         )
         mesh = self.stage(
@@ -128,11 +131,11 @@ class Runner:
         texture = self.stage(
             "texture",
             {"bake": plain(preset.bake), "detail_maps": preset.package.detail_maps},
-            [views, field, mesh, surface],
+            [views, fitted, mesh, surface],
             lambda out, progress: stages.texture(
                 out,
                 views.directory,
-                field.directory,
+                fitted.directory,
                 mesh.directory,
                 preset.bake,
                 surface_dir=surface.directory if preset.package.detail_maps else None,
@@ -150,10 +153,10 @@ class Runner:
                 "provenance": plain(provenance),
                 "package": plain(preset.package),
             },
-            [field, mesh, texture],
+            [fitted, mesh, texture],
             lambda out, progress: stages.export_files(
                 out,
-                field.directory,
+                fitted.directory,
                 mesh.directory,
                 texture.directory,
                 name=request.asset_name,
@@ -167,15 +170,26 @@ class Runner:
         )
         pictures = self.stage(
             "preview",
-            {"preview": plain(preset.preview), "stem": request.stem},
+            {
+                "preview": plain(preset.preview),
+                "stem": request.stem,
+                "screening": self.screening.name,
+                "text": request.text,
+            },
             [views, export],
             lambda out, progress: stages.preview(
-                out, views.directory, export / f"{request.stem}.glb", preset.preview, progress=progress
+                out,
+                views.directory,
+                export / f"{request.stem}.glb",
+                preset.preview,
+                text=request.text,
+                screening=self.screening,
+                progress=progress,
             ),
         )
         return {
             "views": views,
-            "field": field,
+            "field": fitted,
             "surface": surface,
             "mesh": mesh,
             "texture": texture,
@@ -202,9 +216,12 @@ class Runner:
                 "seed": seed,
                 "device": self.request.device,
                 "weights": dict(self.model.weights),
+                "screening": self.screening.name,
             },
             [],
-            lambda out, _: stages.draw_views(out, self.prompt, config, seed, self.model, progress=progress),
+            lambda out, _: stages.draw_views(
+                out, self.prompt, config, seed, self.model, screening=self.screening, progress=progress
+            ),
             progress,
         )
 

@@ -1,16 +1,12 @@
-"""Screening of prompts and pictures before work. What was drawn is not screened.
+"""Screening of prompts before work. Pictures, given and drawn, are `pipeline.picture_safety`'s.
 
-A policy is an object with three checks (words alone, the prompt, a picture); each gives a `Verdict`,
-and the one on the prompt goes into the report. The default policy works offline: folded word lists,
+A policy is an object with two checks (words alone, the prompt); each gives a `Verdict`, and the one on the
+prompt goes into the report. The default policy works offline: folded word lists,
 then the similarity of the prompt's sentence embedding (MiniLM, the model's own text encoder) to
 blocked concepts against that to allowed ones that sound alike. The words alone (`screen_words`) need
 no weights and no torch: who queues work asks them first, and the whole policy runs before the views
 are drawn. `bench/safety.py` measures its error rates on a labelled list that shares no sentence with
 the concepts.
-
-Pictures are judged by their accompanying text alone: there is no image classifier that is small,
-free for commercial use and shipped. The verdict says `screened=False` then, and a policy with a
-classifier can be put in its place.
 """
 
 from __future__ import annotations
@@ -22,10 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import yaml
-from PIL import Image
 
 from pipeline.resources import resource_directory
 from render.errors import InputError
@@ -48,12 +43,15 @@ class Verdict:
     allowed: bool
     policy: str
     category: str | None = None
-    """What a refusal is about: sexual, minors, hate, gore, self_harm or weapon_making."""
+    """What a refusal is about: sexual, minors, hate, gore, self_harm, weapon_making; of pictures also
+    known_picture, or what a policy of the user's own says."""
     reason: str = ""
     score: float = 0.0
     """How sure the policy is that this belongs to `category`; 0 to 1, comparable within a policy."""
     screened: bool = True
     """False: the policy has no means to judge this, and says so."""
+    subject: Literal["prompt", "picture", "views", "asset"] = "prompt"
+    """What was looked at; see `pipeline.picture_safety.Origin`."""
 
 
 class SafetyPolicy(Protocol):
@@ -70,20 +68,24 @@ class SafetyPolicy(Protocol):
         """Before work: the prompt's words. The negative prompt is not screened: it asks for absence."""
         ...
 
-    def screen_image(self, image: Image.Image, text: str) -> Verdict:
-        """Before work: a picture, beside the words that came with it."""
-        ...
-
 
 class RefusedError(InputError):
     """A request that the safety policy refuses."""
 
     def __init__(self, verdict: Verdict) -> None:
-        super().__init__(
-            f"Refused by the safety policy {verdict.policy!r} ({verdict.category}): {verdict.reason}. "
-            "If that is wrong, say it in other words."
-        )
+        said = f"Refused by the safety policy {verdict.policy!r} ({verdict.category}): "
+        match verdict.subject:
+            case "prompt":
+                said += f"{verdict.reason}. If that is wrong, say it in other words."
+            case "picture":
+                said += f"{verdict.reason}. Give another picture."
+            case _:
+                said += f"what was made was screened; {verdict.reason}. Another prompt or seed may pass."
+        super().__init__(said)
         self.verdict = verdict
+
+    def __reduce__(self) -> tuple[type[RefusedError], tuple[Verdict]]:
+        return RefusedError, (self.verdict,)
 
 
 _LOOKALIKES = str.maketrans("013457@$!|", "oieastasil")
@@ -197,13 +199,6 @@ class OfflinePolicy:
             return Verdict(False, self.name, category, f"it is close to {example!r}", score)
         return Verdict(True, self.name, score=max(0.0, score))
 
-    def screen_image(self, image: Image.Image, text: str) -> Verdict:
-        """The words alone."""
-        verdict = self.screen_prompt(text)
-        if not verdict.allowed:
-            return verdict
-        return Verdict(True, self.name, reason="no image classifier in this policy", screened=False)
-
 
 class NoPolicy:
     """Lets everything pass and says so; for users who screen elsewhere."""
@@ -218,19 +213,14 @@ class NoPolicy:
         """Not screened."""
         return Verdict(True, self.name, screened=False)
 
-    def screen_image(self, image: Image.Image, text: str) -> Verdict:
-        """Not screened."""
-        return Verdict(True, self.name, screened=False)
-
 
 POLICIES: dict[str, Callable[[], SafetyPolicy]] = {"offline": OfflinePolicy, "none": NoPolicy}
 """Makers of policies by the name that a preset gives them (`views.safety`)."""
 
 
-def screen(policy: str, text: str, image: Image.Image | None) -> Verdict:
-    """The verdict of a named policy on a request that passes; `RefusedError` on one that does not."""
-    judge = POLICIES[policy]()
-    return require(judge.screen_prompt(text) if image is None else judge.screen_image(image, text))
+def screen(policy: str, text: str) -> Verdict:
+    """The verdict of a named policy on a prompt that passes; `RefusedError` on one that does not."""
+    return require(POLICIES[policy]().screen_prompt(text))
 
 
 def screen_words(policy: str, text: str) -> Verdict:

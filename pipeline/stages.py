@@ -19,6 +19,7 @@ import torch
 from pipeline.artifacts import load_material, load_mesh, save_material, save_mesh
 from pipeline.config import plain
 from pipeline.consistency import Consistency, view_consistency
+from pipeline.picture_safety import PicturePolicy, picture_policy, screen_pictures
 from pipeline.preset import MeshConfig, PackageConfig, PreviewConfig, ReconstructConfig, ViewsConfig
 from pipeline.prompt import Prompt
 from pipeline.safety import Verdict, screen
@@ -28,6 +29,8 @@ from render.gbuffer import ViewSet
 from render.progress import Progress, silent
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from pipeline.checkpoints import StageOutput
     from pipeline.distillation import DistillationConfig
     from pipeline.source import ModelSource
@@ -37,7 +40,7 @@ if TYPE_CHECKING:
     from recon.fields import SeedConfig
     from recon.fit import FitConfig
     from recon.surface import SurfaceConfig
-    from render.preview import Mode
+    from render.preview import Mode, PreviewRenderer
     from render.scene import Scene
     from render.turntable import TurntableConfig
 
@@ -46,6 +49,9 @@ DRAWN_FILE = "drawn.safetensors"
 TEXTURE_VIEWS_FILE = "texture_views.safetensors"
 """Of a reconstruction: the views in the pictures' own resolution, which only the texture needs."""
 POSED_FILE = "posed.json"
+SCREENING_FILE = "screening.json"
+SCREENED_PX = 224
+"""Side of the pictures of the finished asset that a policy is shown: what classifiers usually see."""
 FIELD_FILE = "field.safetensors"
 MESH_FILE = "mesh.safetensors"
 LOST_FILE = "lost.json"
@@ -77,6 +83,8 @@ class DrawnViews:
     in_domain: bool
     safety: Verdict | None = None
     """What the safety policy said of the prompt; None where there was no prompt."""
+    screenings: tuple[Verdict, ...] = ()
+    """What the picture policy said of the user's picture and of the drawn views."""
 
 
 def draw_views(
@@ -86,15 +94,21 @@ def draw_views(
     seed: int,
     model: ModelSource,
     *,
+    screening: PicturePolicy | None = None,
     progress: Progress = silent,
 ) -> None:
     """Writes `drawn.safetensors`, what the model drew, `views.safetensors`, the same with one geometry
     where the drawn views contradict each other (both `ViewSet`), and `views.json` (`DrawnViews`, of
-    the views as drawn). `RefusedError` when the safety policy refuses the prompt.
+    the views as drawn). `RefusedError` when the safety policy refuses the prompt, or `screening` (default:
+    the offline policy) the user's picture or what was drawn; nothing is written then.
     """
     from recon.consensus import harmonise
 
-    verdict = screen(config.safety, prompt.text, prompt.image)
+    screening = screening or picture_policy()
+    verdict = screen(config.safety, prompt.text)
+    screenings = []
+    if prompt.image is not None:
+        screenings.append(screen_pictures(screening, [prompt.image], "picture", prompt.text))
     progress(0.0, "loading the model")
     network = model.load()
     views = network(
@@ -105,6 +119,7 @@ def draw_views(
         generator=stage_generator(seed, "views"),
         progress=progress,
     ).to("cpu")
+    screenings.append(screen_pictures(screening, view_pictures(views), "views", prompt.text))
     views.save(out / DRAWN_FILE)
     progress(0.95, "finding the shape that the views agree on")
     harmonise(views, config.consensus).save(out / VIEWS_FILE)
@@ -115,6 +130,7 @@ def draw_views(
         () if domain is None else tuple(domain.nearest),
         True if domain is None else domain.inside,
         verdict,
+        tuple(screenings),
     )
     (out / "views.json").write_text(json.dumps(plain(drawn), indent=1), encoding="utf-8")
 
@@ -177,7 +193,25 @@ def load_drawn(path: Path) -> DrawnViews:
         tuple(data["nearest"]),
         data["in_domain"],
         None if data["safety"] is None else Verdict(**data["safety"]),
+        tuple(Verdict(**one) for one in data["screenings"]),
     )
+
+
+def load_verdict(path: Path) -> Verdict:
+    """Read `screening.json`."""
+    return Verdict(**json.loads(path.read_text(encoding="utf-8")))
+
+
+def view_pictures(views: ViewSet) -> list[Image.Image]:
+    """The colours of every view over white, as a policy looks at them."""
+    from PIL import Image
+
+    from render.contact_sheet import channel_pictures
+
+    shown = channel_pictures(views)
+    colors = shown.get("base_color_srgb", shown.get("rgb_srgb"))
+    assert colors is not None
+    return [Image.fromarray(one) for one in colors]
 
 
 def fit_field(
@@ -372,13 +406,33 @@ def export_files(
 
 
 def preview(
-    out: Path, views_dir: Path, glb: Path, config: PreviewConfig, *, progress: Progress = silent
+    out: Path,
+    views_dir: Path,
+    glb: Path,
+    config: PreviewConfig,
+    *,
+    text: str = "",
+    screening: PicturePolicy | None = None,
+    progress: Progress = silent,
 ) -> None:
-    """Writes `preview.png`, `turntable.mp4` (both of the GLB as a user gets it) and `views.png`."""
+    """Writes `preview.png`, `turntable.mp4` (both of the GLB as a user gets it), `views.png`, and
+    `screening.json`: what the picture policy `screening` (default: the offline one) says of four sides of
+    the asset. `RefusedError` when it refuses them."""
+    import numpy as np
+    from PIL import Image
+
     from render.contact_sheet import views_sheet
+    from render.framing import frame_cameras
     from render.glb import load_scene
+    from render.preview import PreviewRenderer
     from render.turntable import TurntableConfig
 
+    scene = load_scene(glb)
+    renderer = PreviewRenderer(scene, light=config.environment)
+    cameras = frame_cameras(scene, SCREENED_PX, azimuths_deg=(35.0, 125.0, 215.0, 305.0))
+    shown = [Image.fromarray(np.asarray(side)) for side in renderer.render(cameras, background="#ffffff")]
+    verdict = screen_pictures(screening or picture_policy(), shown, "asset", text)
+    (out / SCREENING_FILE).write_text(json.dumps(plain(verdict), indent=1), encoding="utf-8")
     views_sheet(ViewSet.load(views_dir / DRAWN_FILE)).save(out / "views.png")
     progress(0.1, "preview")
     turn: TurntableConfig | None = None
@@ -390,12 +444,13 @@ def preview(
             environment=config.environment,
         )
     render_pictures(
-        load_scene(glb),
+        scene,
         out / "preview.png",
         [out / "turntable.mp4"],
         size=config.size_px,
         environment=config.environment,
         turntable=turn,
+        renderer=renderer,
         progress=lambda fraction, message="": progress(0.1 + 0.9 * fraction, message),
     )
 
@@ -410,15 +465,17 @@ def render_pictures(
     background: str = "gradient",
     mode: Mode = "shaded",
     turntable: TurntableConfig | None,
+    renderer: PreviewRenderer | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Writes a still of a scene and, with a `turntable`, its full turn to every path of `turntables`."""
+    """Writes a still of a scene and, with a `turntable`, its full turn to every path of `turntables`. A
+    `renderer` of this scene, light and mode saves making one."""
     from PIL import Image
 
     from render.preview import PreviewRenderer, frame_cameras
     from render.turntable import turntable as render_turntable
 
-    renderer = PreviewRenderer(scene, light=environment, mode=mode)
+    renderer = renderer or PreviewRenderer(scene, light=environment, mode=mode)
     picture = renderer.render(frame_cameras(scene, size), background=background)
     Image.fromarray(picture[0]).save(still)
     if turntable is not None:

@@ -18,6 +18,7 @@ from pipeline.observer import Unobserved
 from pipeline.preset import MeshConfig, Preset
 from pipeline.replay import replay
 from pipeline.run import generate, last_request, resume
+from pipeline.safety import Verdict
 from pipeline.stages import DrawnViews
 from render.errors import CanceledError, InputError
 
@@ -39,7 +40,7 @@ class Fakes:
         if self.stop_at == name:
             raise self.error
 
-    def views(self, out: Path, prompt: Any, config: Any, seed: int, model: Any, *, progress: Any) -> None:
+    def views(self, out: Path, prompt: Any, config: Any, seed: int, model: Any, **given: Any) -> None:
         self.call("views")
         (out / stages.VIEWS_FILE).write_text(f"{prompt.text} {seed} {config}")
         score = Consistency(1.0, self.score.get(seed, 0.5), 1.0)
@@ -70,8 +71,10 @@ class Fakes:
             (out / f"{stem}.{name}").write_text((texture / stages.MATERIAL_FILE).read_text() + str(given))
         (out / "inspection.json").write_text('{"watertight": true}')
 
-    def preview(self, out: Path, views: Path, glb: Path, config: Any, *, progress: Any) -> None:
+    def preview(self, out: Path, views: Path, glb: Path, config: Any, **given: Any) -> None:
         self.call("preview")
+        verdict = Verdict(True, given["screening"].name, subject="asset")
+        (out / stages.SCREENING_FILE).write_text(json.dumps(stages.plain(verdict)))
         (out / "preview.png").write_text(glb.read_text())
 
 

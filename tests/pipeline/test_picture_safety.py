@@ -1,0 +1,155 @@
+"""Picture policies: what ships, a plugin, where a run asks them, and that nothing passes unscreened."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from pipeline.picture_hash import picture_hash
+from pipeline.picture_safety import Origin, PicturePolicy, picture_policy, screen_pictures
+from pipeline.run import generate, prepare_image
+from pipeline.safety import RefusedError, Verdict
+from render.errors import InputError
+from tests.conftest import BarrelPipeline
+from tests.pipeline.picture_plugin import NoRed
+from tests.pipeline.test_end_to_end import QUICK
+
+PLUGIN = "tests.pipeline.picture_plugin"
+RED, BLUE = (Image.new("RGB", (64, 64), color) for color in ("red", "blue"))
+CRATE = Path(__file__).parents[2] / "assets" / "samples" / "crate.png"
+
+
+def crate() -> Image.Image:
+    with Image.open(CRATE) as picture:
+        return picture.convert("RGBA")
+
+
+def test_what_ships_says_that_it_judges_nothing():
+    verdict = screen_pictures(picture_policy(), [RED], "picture")
+    assert (verdict.allowed, verdict.screened, verdict.subject) == (True, False, "picture")
+    assert "no classifier" in verdict.reason
+    assert not screen_pictures(picture_policy("none"), [RED], "views").screened
+
+
+def test_a_listed_picture_is_refused_whatever_was_done_to_it(tmp_path: Path):
+    path = tmp_path / "known.txt"
+    path.write_text(f"{picture_hash(crate()).hex},case 12\n")
+    policy = picture_policy("offline", path)
+    smaller = crate().resize((200, 200)).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    with pytest.raises(RefusedError, match=r"known_picture.*case 12.*Give another picture") as caught:
+        screen_pictures(policy, [BLUE, smaller], "picture")
+    assert caught.value.verdict.subject == "picture"
+    passed = screen_pictures(policy, [BLUE], "picture")
+    assert (passed.screened, passed.reason) == (
+        False,
+        "none of 1 known pictures; what is shown was not judged",
+    )
+
+
+def test_another_list_is_another_policy(tmp_path: Path):
+    names = set()
+    for digit in "01":
+        path = tmp_path / f"{digit}.txt"
+        path.write_text(digit * 64)
+        names.add(picture_policy("offline", path).name)
+    assert len(names | {picture_policy().name}) == 3
+
+
+def test_a_plugin_is_loaded_once_and_asked():
+    policy = picture_policy(f"{PLUGIN}:no_red")
+    assert policy is picture_policy(f"{PLUGIN}:no_red")
+    assert screen_pictures(policy, [BLUE], "picture", "a crate").score == 0.0
+    with pytest.raises(RefusedError, match=r"'no-red-1 0.5' \(red\): 100% of it is red"):
+        screen_pictures(policy, [BLUE, RED], "picture")
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("strict", "offline, none or module:function, not 'strict'"),
+        ("pipeline.no_such:policy", "cannot be loaded: No module"),
+        (f"{PLUGIN}:no_such", "cannot be loaded"),
+        (f"{PLUGIN}:nothing", "must give an object with name, light and screen"),
+        (":policy", "module:function"),
+    ],
+)
+def test_what_cannot_be_loaded_is_said(asked: str, message: str):
+    with pytest.raises(InputError, match=message):
+        picture_policy(asked)
+
+
+def test_a_list_goes_with_the_offline_policy_alone(tmp_path: Path):
+    with pytest.raises(InputError, match="goes with the policy 'offline'"):
+        picture_policy("none", tmp_path / "known.txt")
+
+
+class Broken:
+    name = "broken"
+    light = True
+
+    def screen(self, pictures: Sequence[Image.Image], origin: Origin, text: str) -> Verdict:
+        return None  # type: ignore[return-value]
+
+
+def test_no_verdict_is_no_pass():
+    assert isinstance(Broken(), PicturePolicy)
+    with pytest.raises(TypeError, match="gave no verdict but NoneType"):
+        screen_pictures(Broken(), [RED], "asset")
+
+
+def test_a_refusal_survives_pickling():
+    error = RefusedError(Verdict(False, "p", "red", "it is red", 1.0, subject="asset"))
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.verdict) == (str(error), error.verdict)
+    assert "Another prompt or seed may pass" in str(error)
+
+
+def test_a_users_picture_is_screened_whole_before_it_is_cut_out():
+    policy = NoRed()
+    picture = Image.new("RGBA", (96, 96), "red")
+    picture.paste((0, 80, 200), (24, 24, 72, 72))
+    with pytest.raises(RefusedError, match="75% of it is red"):
+        prepare_image(picture, policy)
+    assert policy.asked == [("picture", 1, "")]
+
+
+def test_a_run_asks_about_what_was_drawn_and_what_came_of_it(tmp_path: Path):
+    policy = NoRed(share=1.1)
+    out = tmp_path / "barrel"
+    made = generate("a barrel", out=out, preset=QUICK, model=BarrelPipeline(), screening=policy)
+    assert policy.asked == [("views", 10, "a barrel"), ("asset", 4, "a barrel")]
+    said = {one.subject: one for one in made.report.safety}
+    assert list(said) == ["prompt", "views", "asset"]
+    # The barrel is brown over white: what the policy was shown has it in it.
+    assert said["views"].score > 0.1
+    assert said["asset"].score > 0.1
+    assert said["asset"].policy == "no-red-1 1.1"
+    assert "screening.json" not in made.files
+
+    # The same policy is not asked again; another one is, of the stages that it looks at alone.
+    generate("a barrel", out=out, preset=QUICK, model=BarrelPipeline(), screening=policy)
+    assert len(policy.asked) == 2
+    files = {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.is_file()}
+    with pytest.raises(RefusedError, match=r"'no-red-1 0.05 asset'.*what was made was screened"):
+        generate(
+            "a barrel", out=out, preset=QUICK, model=BarrelPipeline(), screening=NoRed(0.05, only="asset")
+        )
+    # What was delivered before stays as it was.
+    assert files == {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.is_file()}
+
+
+def test_refused_views_are_not_kept(tmp_path: Path):
+    with pytest.raises(RefusedError, match="what was made was screened"):
+        generate(
+            "a barrel",
+            out=tmp_path,
+            preset=QUICK,
+            model=BarrelPipeline(),
+            screening=NoRed(0.05, only="views"),
+        )
+    assert not list(tmp_path.rglob("*.safetensors"))
+    assert not list(tmp_path.rglob("*.png"))

@@ -50,7 +50,7 @@ def main() -> None:
             torch.randn(batch, 4, n, 64, generator=generator).to(dtype).requires_grad_()
             for n in (queries, keys, keys)
         )
-        plain = milliseconds(lambda q=q, k=k, v=v: attend(q, k, v), arguments.repeats)
+        plain = milliseconds(lambda q=q, k=k, v=v: attend(q * 64**-0.5, k, v), arguments.repeats)
         fused = milliseconds(
             lambda q=q, k=k, v=v: torch.nn.functional.scaled_dot_product_attention(q, k, v),
             arguments.repeats,

@@ -194,7 +194,7 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 def uses_muon(name: str, parameter: Tensor) -> bool:
     """The matrices inside the blocks; embeddings, modulation and output keep AdamW."""
-    return parameter.ndim == 2 and "blocks" in name and "modulation" not in name
+    return parameter.ndim == 2 and "blocks" in name and not {"modulation", "sight"} & set(name.split("."))
 
 
 def train_transformer(cache: Path, out: Path, config: TransformerTraining, device: torch.device) -> None:
@@ -206,7 +206,9 @@ def train_transformer(cache: Path, out: Path, config: TransformerTraining, devic
     del encoder
     torch.manual_seed(config.seed)
     dtype = working_dtype(device)
-    model = MultiViewTransformer(width=config.width, depth=config.depth, heads=config.heads).to(device)
+    model = MultiViewTransformer(width=config.width, depth=config.depth, heads=config.heads, sight=True).to(
+        device
+    )
     weights = MasterWeights(
         model,
         use_muon=uses_muon,

@@ -6,15 +6,20 @@ import pytest
 import torch
 
 from pipeline.multiview.transformer import MultiViewTransformer, attend, ray_features
+from pipeline.multiview.transformer_network import Rays, Sight
 from render.cameras import orbit_cameras
 
 
 @pytest.fixture(scope="module")
 def model() -> MultiViewTransformer:
     torch.manual_seed(0)
-    transformer = MultiViewTransformer(width=32, depth=4, heads=2, text_width=16, reference_depth=1)
+    transformer = MultiViewTransformer(
+        width=32, depth=4, heads=2, text_width=16, reference_depth=1, sight=True
+    )
     for name, parameter in transformer.named_parameters():
-        if "modulation" in name or "patch_out" in name:  # zero at the start of training
+        if (
+            "modulation" in name or "patch_out" in name or "choice.weight" in name
+        ):  # zero at the start of training
             torch.nn.init.normal_(parameter, std=0.2)
     return transformer.eval()
 
@@ -63,4 +68,22 @@ def test_ray_features_know_the_point_and_the_axes() -> None:
 def test_plain_attention_is_torchs() -> None:
     q, k, v = torch.randn(3, 2, 4, 10, 8).unbind()
     expected = torch.nn.functional.scaled_dot_product_attention(q, k, v)
-    torch.testing.assert_close(attend(q, k, v), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(attend(q * 8**-0.5, k, v), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_head_looks_where_each_view_sees_its_point() -> None:
+    """The term is minus the sharpness times the squared distance of the point from the key's ray."""
+    cameras = orbit_cameras([0.0, 70.0, 200.0], [15.0, -20.0, 89.0], 128)
+    rays = Rays.of(ray_features(cameras, 8, 8).flatten(0, 1)[None])
+    sight = Sight(16, 2)
+    with torch.no_grad():
+        sight.choice.weight.normal_()
+    x = torch.randn(1, 3 * 64, 16)
+    term = torch.einsum("bnhd,bmd->bnhm", sight(x, rays), rays.key)
+    choice = sight.choice(x).view(1, 192, 2, 4)
+    point = rays.point[:, :, None] + choice[..., :3]
+    offset = point[..., None, :] - rays.point[:, None, None]
+    back = ray_features(cameras, 8, 8).flatten(0, 1)[:, 6:9]
+    across = offset - (offset * back).sum(-1, keepdim=True) * back
+    expected = -Sight.SHARPEST * choice[..., 3:] * across.square().sum(-1)
+    torch.testing.assert_close(term, expected, atol=1e-3, rtol=1e-3)

@@ -23,14 +23,15 @@ def load_mesh(path: Path) -> Mesh:
 
 
 def save_material(material: Material, path: Path) -> None:
-    """Write the maps that the material has, float32, and its name."""
-    _save(material, path, {"name": material.name})
+    """Write the maps that the material has, float32, its name, and how much it emits."""
+    _save(material, path, {"name": material.name, "emissive_strength": repr(material.emissive_strength)})
 
 
 def load_material(path: Path) -> Material:
     """Read what `save_material` wrote."""
     arrays, metadata = _load(path)
-    return Material(**arrays, name=metadata["name"])
+    strength = float(metadata.get("emissive_strength", 1.0))
+    return Material(**arrays, name=metadata["name"], emissive_strength=strength)
 
 
 def _save(value: Mesh | Material, path: Path, metadata: dict[str, str]) -> None:

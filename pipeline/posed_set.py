@@ -2,7 +2,8 @@
 
 In: a scene and a rig. Out: `transforms.json` (see `pipeline.transforms_json`) with `images/` (RGBA),
 `masks/`, `depth/` (float32 .npy, z-depth in thousandths of the scene's unit, so that nerfstudio's default
-scale is right), `normals/` (PNG, n / 2 + 0.5) and `materials/` (PNG, green roughness, blue metallic).
+scale is right), `normals/` (PNG, n / 2 + 0.5) and `materials/` (PNG, green roughness, blue metallic),
+`emissive/` (PNG, emitted light in sRGB up to white).
 
 The set's world is Z-up, as nerfstudio and Blender have it: what Blender shows when it imports the same GLB.
 """
@@ -34,14 +35,15 @@ from render.rigs import RigConfig, rig_cameras
 from render.scene import Scene
 from render.scene_gbuffer import gbuffer_of
 
-Channel = Literal["mask", "depth", "normal", "material"]
-CHANNELS: tuple[Channel, ...] = ("mask", "depth", "normal", "material")
+Channel = Literal["mask", "depth", "normal", "material", "emissive"]
+CHANNELS: tuple[Channel, ...] = ("mask", "depth", "normal", "material", "emissive")
 FOLDERS: dict[str, str] = {
     "image": "images",
     "mask": "masks",
     "depth": "depth",
     "normal": "normals",
     "material": "materials",
+    "emissive": "emissive",
 }
 DEPTH_UNIT = 1e-3
 
@@ -88,7 +90,7 @@ def render_views(
         frames = []
         for index in range(len(cameras)):
             progress(index / len(cameras), f"view {index + 1} of {len(cameras)}")
-            seen = gbuffer_of(unit, cameras[index], supersample)
+            seen = gbuffer_of(unit, cameras[index], supersample, emissive="emissive" in channels)
             picture = None
             if renderer is not None:
                 picture = renderer.render(cameras[index], background="transparent", supersample=supersample)[
@@ -164,6 +166,8 @@ def _write_view(
             case "material":
                 maps = np.concatenate([np.zeros_like(alpha), channel["roughness"], channel["metallic"]], -1)
                 Image.fromarray(_bytes(maps)).save(made / path)
+            case "emissive":
+                Image.fromarray(_bytes(channel["emissive_srgb"])).save(made / path)
     return paths
 
 

@@ -66,7 +66,7 @@ class _View:
     """float32; straight alpha."""
     intrinsics: tuple[float, float, float, float]
     maps: dict[str, Float[np.ndarray, "H W k"]]
-    """`depth` (units as stored), `normal`, `material`."""
+    """`depth` (units as stored), `normal`, `material`, `emissive`."""
     method: str
 
 
@@ -192,6 +192,9 @@ def _read(posed: PosedSet, frame: Frame) -> _View:
     if frame.material is not None:
         picture = _same_size(frame, "material_file_path", load_image(frame.material), size)
         maps["material"] = np.asarray(picture, np.float32)[..., 1:3] / 255.0
+    if frame.emissive is not None:
+        picture = _same_size(frame, "emissive_file_path", load_image(frame.emissive), size)
+        maps["emissive"] = np.asarray(picture, np.float32)[..., :3] / 255.0
     if any(frame.distortion):
         rgba, maps = _undistorted(rgba, maps, intrinsics, frame.distortion)
     return _View(rgba, intrinsics, maps, method)
@@ -317,7 +320,7 @@ def _resampled(
     out["color"] = np.stack(color, -1) / np.maximum(coverage, 1e-3)[..., None]
     for name, values in view.maps.items():
         smooth = np.stack([_crop(values[..., k], box, size, reduce) for k in range(values.shape[-1])], -1)
-        if name != "material":
+        if name in ("depth", "normal"):
             nearest = [
                 _crop(values[..., k], box, size, Image.Resampling.NEAREST) for k in range(values.shape[-1])
             ]
@@ -366,6 +369,7 @@ def _gbuffer(
         depth=depth,
         metallic=None if metallic is None else metallic.contiguous(),
         roughness=None if roughness is None else roughness.contiguous(),
+        emissive_srgb=known["emissive"].clamp(0, 1) * (alpha > 1e-3) if "emissive" in known else None,
     )
 
 
@@ -412,5 +416,7 @@ def frames_of(posed: PosedSet) -> Iterator[Path]:
     """All files of the set that are read, in order: what a checkpoint's key depends on."""
     for frame in posed.frames:
         yield from (
-            path for path in (frame.image, frame.mask, frame.depth, frame.normal, frame.material) if path
+            path
+            for path in (frame.image, frame.mask, frame.depth, frame.normal, frame.material, frame.emissive)
+            if path
         )

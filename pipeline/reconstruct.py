@@ -193,7 +193,10 @@ def views_sha256(posed: PosedSet) -> str:
             frame.angles_rad,
             frame.size,
             frame.distortion,
-            [path is not None for path in (frame.mask, frame.depth, frame.normal, frame.material)],
+            [
+                path is not None
+                for path in (frame.mask, frame.depth, frame.normal, frame.material, frame.emissive)
+            ],
         )
         digest.update(json.dumps(described).encode())
     for path in frames_of(posed):

@@ -11,7 +11,7 @@ VERSIONS: dict[StageName, int] = {
     "field": 3,
     "surface": 2,
     "mesh": 3,
-    "texture": 2,
+    "texture": 3,
     "export": 4,
     "preview": 1,
 }

@@ -324,6 +324,7 @@ def texture(
     """Writes `material.safetensors`: the baked maps; normals and occlusion too when there is a dense
     surface."""
     from recon.bake import bake
+    from recon.emission import emission
     from recon.fields import load_field
 
     sharp = views_dir / TEXTURE_VIEWS_FILE
@@ -339,6 +340,7 @@ def texture(
             config,
             progress=lambda fraction, message="": progress(share * fraction, message),
         )
+        material = replace(material, emissive_srgb=emission(mesh, views, config))
     if surface_dir is not None:
         from recon.transfer import TransferConfig, detail_maps
 

@@ -72,6 +72,7 @@ class Frame:
     depth: Path | None
     normal: Path | None
     material: Path | None
+    emissive: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,7 @@ def _frame(path: Path, index: int, raw: dict[str, Any], shared: dict[str, Any]) 
         depth=_optional(where, path.parent, raw, "depth_file_path"),
         normal=_optional(where, path.parent, raw, "normal_file_path"),
         material=_optional(where, path.parent, raw, "material_file_path"),
+        emissive=_optional(where, path.parent, raw, "emissive_file_path"),
     )
 
 

@@ -239,5 +239,7 @@ def _kind(material: Material) -> str:
     metal = float((material.metallic > 0.5).mean())
     kind = "metal" if metal > 0.9 else "metal and other" if metal > 0.1 else "not metal"
     cut = ", cut out" if material.opacity is not None else ""
+    if material.emissive_srgb is not None and material.emissive_srgb.any():
+        cut += f", emits (strength {material.emissive_strength:g})"
     roughness = float(material.roughness.mean())
     return f"{material.name}: metallic-roughness, {kind}, mean roughness {roughness:.2f}{cut}"

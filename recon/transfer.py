@@ -124,8 +124,12 @@ def transfer(
         name=source.parts[0].material.name,
     )
     if "emissive" in wanted and surface[:, EMITTED : EMITTED + 3].any():
-        emitted = linear_to_srgb_np(np.clip(surface[:, EMITTED : EMITTED + 3], 0, 1))
-        material = replace(material, emissive_srgb=_map_or_mean(image(emitted), emitted, True))
+        light = surface[:, EMITTED : EMITTED + 3]
+        glow = max(float(light.max()), 1.0)
+        emitted = linear_to_srgb_np(np.clip(light / np.float32(glow), 0, 1))
+        material = replace(
+            material, emissive_srgb=_map_or_mean(image(emitted), emitted, True), emissive_strength=glow
+        )
     normals = surface[:, SHADING_NORMAL : SHADING_NORMAL + 3]
     if "normal" in wanted:
         material = replace(material, normal=image(encoded_normals(normals, frames)))

@@ -36,6 +36,8 @@ class GBuffer:
     """z-depth in world units."""
     metallic: Float[Tensor, "C H W 1"] | None = None
     roughness: Float[Tensor, "C H W 1"] | None = None
+    emissive_srgb: Float[Tensor, "C H W 3"] | None = None
+    """Emitted light up to white, for sources that tell it from the reflected one."""
 
     def channels(self) -> dict[str, Tensor]:
         """The channels that are present, by name."""

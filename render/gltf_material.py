@@ -1,7 +1,7 @@
 """Materials of a glTF file as `Material`: images decoded, factors multiplied in.
 
 Read: metallic-roughness with base colour, metallic-roughness, normal, occlusion and emissive textures and
-factors, alpha cut-off, KHR_texture_transform, KHR_materials_emissive_strength (up to 1). Fallbacks, because a
+factors, alpha cut-off, KHR_texture_transform, KHR_materials_emissive_strength. Fallbacks, because a
 `Material` has one UV set and one model of light:
 * KHR_materials_unlit becomes a rough dielectric that emits nothing;
 * KHR_materials_pbrSpecularGlossiness: diffuse is base colour, glossiness is 1 - roughness, metallic 0;
@@ -33,6 +33,8 @@ _MAX_ALL_PIXELS = 4 * _MAX_PIXELS
 _KEPT_SIDE, _KEPT_PIXELS, _SMALL_SIDE = 4096, 64_000_000, 512
 _MAX_NUMBERS = 250_000_000
 """Of all maps of all materials: 1 GB."""
+_MOST_GLOW = 1e5
+"""Emission beyond which float32 sums of pixels lose everything else."""
 _LEVELS = np.linspace(0, 1, 256, dtype=np.float32)
 
 
@@ -120,6 +122,7 @@ class MaterialReader:
         normal_scale = file.number(file.mapping(entry, "normalTexture", here), "scale", here, 1.0)
         strength = _unit(file.number(file.mapping(entry, "occlusionTexture", here), "strength", here, 1.0))
         name = entry.get("name")
+        emissive, glow = self._emissive(images.get("emissive"), entry, extensions, here)
         return (
             Material(
                 base_color_srgb=base,
@@ -133,9 +136,10 @@ class MaterialReader:
                 else self._map(
                     _channel, images["occlusion"], 0, 1 + np.float32(strength) * (_LEVELS - 1), 1.0
                 ),
-                emissive_srgb=self._emissive(images.get("emissive"), entry, extensions, here),
+                emissive_srgb=emissive,
                 opacity=opacity,
                 name=name if isinstance(name, str) and name else "material",
+                emissive_strength=glow,
             ),
             mapping or UvMapping(),
         )
@@ -164,12 +168,16 @@ class MaterialReader:
         entry: dict[str, Any],
         extensions: dict[str, Any],
         here: str,
-    ) -> Float[np.ndarray, "He We 3"] | None:
+    ) -> tuple[Float[np.ndarray, "He We 3"] | None, float]:
+        """The map, and the strength that it is to be multiplied with."""
         file = self.file
         factor = np.clip(file.vector(entry, "emissiveFactor", here, (0.0, 0.0, 0.0)), 0, None)
         strong = file.mapping(extensions, "KHR_materials_emissive_strength", here)
-        factor = np.clip(factor * file.number(strong, "emissiveStrength", here, 1.0), 0, 1)
-        return self._map(_tinted, image, factor.astype(np.float32)) if factor.any() else None
+        factor = np.clip(factor * file.number(strong, "emissiveStrength", here, 1.0), 0, _MOST_GLOW)
+        if not factor.any():
+            return None, 1.0
+        glow = max(float(factor.max()), 1.0)
+        return self._map(_tinted, image, (factor / glow).astype(np.float32)), glow
 
     def _mapping(self, info: dict[str, Any], here: str) -> UvMapping:
         file = self.file

@@ -51,6 +51,8 @@ class PackedScene(NamedTuple):
     texels: UInt16[np.ndarray, " T"]
     maps: Int[np.ndarray, "P 7 4"]
     """Offset, width, height, levels of every part's maps (render.textures)."""
+    glow: Float[np.ndarray, " P"]
+    """Factor of every part's emission."""
 
 
 def _maps_of(material: Material) -> list[np.ndarray | None]:
@@ -162,6 +164,7 @@ def pack(scene: Scene) -> PackedScene:
         _log2_uv_per_world(all_vertices, all_faces, all_uvs),
         texels,
         maps,
+        np.array([material.emissive_strength for material in distinct], np.float32),
     )
 
 
@@ -244,6 +247,7 @@ def surface_at(
         if maps[part, slot, 0] >= 0:
             sample_map(texels, maps[part, slot], _CHANNELS[slot], u, v, footprint, out, _COLUMNS[slot])
     for c in range(3):
+        out[EMITTED + c] *= scene.glow[part]
         out[COLOR + c] *= b0 * scene.colors[i0, c] + b1 * scene.colors[i1, c] + b2 * scene.colors[i2, c]
     if maps[part, NORMAL, 0] >= 0:
         tangents = scene.tangents

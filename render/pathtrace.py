@@ -248,7 +248,7 @@ class PathRenderer:
         if mesh.normals is None:
             properties["face_normals"] = True
         if material.emissive_srgb is not None and material.emissive_srgb.any():
-            emitted = srgb_to_linear_np(material.emissive_srgb)
+            emitted = srgb_to_linear_np(material.emissive_srgb) * np.float32(material.emissive_strength)
             properties["emitter"] = mi.load_dict(
                 {"type": "area", "radiance": _texture(mi, emitted, mesh.uvs is not None)}
             )

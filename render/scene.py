@@ -36,9 +36,12 @@ class Material:
     """Tangent space, +Y up, encoded as n / 2 + 0.5."""
     occlusion: Float[np.ndarray, "Ho Wo"] | None = None
     emissive_srgb: Float[np.ndarray, "He We 3"] | None = None
+    """Emitted light, divided by `emissive_strength`."""
     opacity: Float[np.ndarray, "Ha Wa"] | None = None
     """Coverage; below 0.5 a texel is cut out."""
     name: str = "material"
+    emissive_strength: float = 1.0
+    """What emits more than white has more than 1 here (KHR_materials_emissive_strength)."""
 
 
 @dataclass(frozen=True)

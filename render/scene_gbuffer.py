@@ -1,8 +1,9 @@
 """Ground-truth G-buffers of a scene: what a view shows besides light.
 
 In: a `Scene` (parts, textures, vertex colours, normal maps) and cameras. Out: a `GBuffer` with alpha, base
-colour, normal, depth, metallic and roughness. Every pixel is the mean over `supersample`^2 subsamples; the
-channels besides alpha are averaged over the covered ones only, colours in linear light, normals as vectors.
+colour, normal, depth, metallic and roughness, on request emission. Every pixel is the mean over
+`supersample`^2 subsamples; the channels besides alpha are averaged over the covered ones only, colours in
+linear light, normals as vectors.
 Used as the training target of the multi-view model and as the reference that baking is tested against.
 """
 
@@ -21,6 +22,7 @@ from render.errors import InputError
 from render.gbuffer import GBuffer
 from render.packed_scene import (
     COLOR,
+    EMITTED,
     METAL,
     OPACITY,
     ROUGH,
@@ -65,12 +67,12 @@ def _resolve(
     depth: NDArray[np.float32],
     out: NDArray[np.float32],
 ) -> None:
-    """Means over subsamples into `out` [C,H,W,10]: alpha, colour, normal, depth, metallic, roughness."""
+    """Means over subsamples into `out` [C,H,W,13]: alpha, colour, normal, depth, material, emitted light."""
     cameras, height, width = out.shape[0], out.shape[1], out.shape[2]
     for job in numba.prange(cameras * height):
         c, row = job // height, job % height
         surface = np.empty(SURFACE_SIZE, np.float32)
-        total = np.empty(9, np.float32)
+        total = np.empty(12, np.float32)
         fx, fy = intrinsics[c, 0], intrinsics[c, 1]
         cx, cy = intrinsics[c, 2], intrinsics[c, 3]
         one, half, fine = np.float32(1.0), np.float32(0.5), np.float32(supersample)
@@ -101,6 +103,7 @@ def _resolve(
                 for k in range(3):
                     total[k] += surface[COLOR + k]
                     total[3 + k] += surface[SHADING_NORMAL + k]
+                    total[9 + k] += surface[EMITTED + k]
                 total[6] += z
                 total[7] += surface[METAL]
                 total[8] += surface[ROUGH]
@@ -117,12 +120,12 @@ def _resolve(
             for k in range(3):
                 pixel_out[1 + k] = total[k] * share
                 pixel_out[4 + k] = total[3 + k] / length
-            for k in range(6, 9):
+            for k in range(6, 12):
                 pixel_out[1 + k] = total[k] * share
 
 
-def gbuffer_of(scene: Scene, cameras: Cameras, supersample: int = 2) -> GBuffer:
-    """All channels of `scene` in every camera, on the CPU.
+def gbuffer_of(scene: Scene, cameras: Cameras, supersample: int = 2, *, emissive: bool = False) -> GBuffer:
+    """All channels of `scene` in every camera, on the CPU; emission, cut at white, where it is asked for.
 
     Textures repeat and are filtered trilinearly at the size of a subsample. Normals are the shading
     normals (interpolated or flat, bent by the normal map), turned to the eye. Texels whose opacity lies
@@ -131,7 +134,7 @@ def gbuffer_of(scene: Scene, cameras: Cameras, supersample: int = 2) -> GBuffer:
     if not 1 <= supersample <= _MAX_SUPERSAMPLE:
         raise InputError(f"supersample is {supersample}; it must be from 1 to {_MAX_SUPERSAMPLE}.")
     packed = pack(scene)
-    out = np.zeros((len(cameras), cameras.height, cameras.width, 10), np.float32)
+    out = np.zeros((len(cameras), cameras.height, cameras.width, 13), np.float32)
     c2w = cameras.c2w.cpu().numpy().astype(np.float32)
     intrinsics = cameras.intrinsics.cpu().numpy().astype(np.float32)
     for index in range(len(cameras)):
@@ -156,4 +159,5 @@ def gbuffer_of(scene: Scene, cameras: Cameras, supersample: int = 2) -> GBuffer:
         depth=tensor[..., 7:8].contiguous(),
         metallic=tensor[..., 8:9].contiguous(),
         roughness=tensor[..., 9:10].contiguous(),
+        emissive_srgb=linear_to_srgb(tensor[..., 10:].clamp(0, 1)).contiguous() if emissive else None,
     )

@@ -25,7 +25,7 @@ def views(
     turn_deg: Annotated[float, typer.Option(help="Turns the rig about the vertical.")] = 0.0,
     color: Annotated[str, typer.Option(help="shaded or base_color (no light).")] = "shaded",
     channels: Annotated[
-        str, typer.Option(help="Besides RGBA: of mask, depth, normal, material; with commas; or none.")
+        str, typer.Option(help="Besides RGBA: of mask, depth, normal, material, emissive; or none.")
     ] = "depth,normal",
     environment: Annotated[str, typer.Option(help="Light: studio, sunset or overcast.")] = "studio",
     quiet: Quiet = False,

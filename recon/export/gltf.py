@@ -8,6 +8,7 @@ Nothing depends on the clock, the machine or a hash order: equal packages give e
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -27,6 +28,7 @@ _ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
 _FLOAT, _UNSIGNED_SHORT, _UNSIGNED_INT = 5126, 5123, 5125
 _LINEAR, _LINEAR_MIPMAP_LINEAR, _CLAMP_TO_EDGE, _REPEAT = 9729, 9987, 33071, 10497
 _TYPES = {2: "VEC2", 3: "VEC3", 4: "VEC4"}
+_STRENGTH = "KHR_materials_emissive_strength"
 _SCREEN_COVERAGE = (0.4, 0.15, 0.05, 0.02, 0.01, 0.005, 0.002, 0.0)
 """Share of the screen's height below which MSFT_lod goes on to the next level."""
 
@@ -165,8 +167,8 @@ class Document:
         out: dict[str, Any] = {"asset": head}
         if self.extensions:
             out["extensionsUsed"] = sorted(self.extensions)
-            # MSFT_lod is a hint; without the others nothing could be shown.
-            required = sorted(self.extensions - {"MSFT_lod"})
+            # These are hints; without the others nothing could be shown.
+            required = sorted(self.extensions - {"MSFT_lod", _STRENGTH})
             if required:
                 out["extensionsRequired"] = required
         out |= {"scene": 0, "scenes": [{"name": package.name, "nodes": roots}], "nodes": self.nodes}
@@ -283,6 +285,7 @@ def _material(material: Material, name: str, has_uvs: bool, wrap: int, document:
     else:
         pbr["metallicFactor"] = round(float(material.metallic.mean()), 6)
         pbr["roughnessFactor"] = round(float(material.roughness.mean()), 6)
+    _emission(material, out, has_uvs, texture, document)
     if not has_uvs:
         return out
     if _varies(material.normal):
@@ -294,17 +297,32 @@ def _material(material: Material, name: str, has_uvs: bool, wrap: int, document:
             out["occlusionTexture"] = texture(grey, "occlusion")
         else:
             out["occlusionTexture"] = dict(packed)
-    if material.emissive_srgb is not None and material.emissive_srgb.any():
-        if _varies(material.emissive_srgb):
-            out["emissiveTexture"] = texture(images.to_bytes(material.emissive_srgb), "emissive", exact=False)
-            out["emissiveFactor"] = [1.0, 1.0, 1.0]
-        else:
-            linear = srgb_to_linear_np(material.emissive_srgb.reshape(-1, 3)[0])
-            out["emissiveFactor"] = [round(float(c), 6) for c in linear]
     if cut_out:
         out["alphaMode"] = "MASK"
         out["doubleSided"] = True
     return out
+
+
+def _emission(
+    material: Material,
+    out: dict[str, Any],
+    has_uvs: bool,
+    texture: Callable[..., dict[str, Any]],
+    document: Document,
+) -> None:
+    """What the material emits; more than white by KHR_materials_emissive_strength."""
+    if material.emissive_srgb is None or not material.emissive_srgb.any():
+        return
+    if has_uvs and _varies(material.emissive_srgb):
+        out["emissiveTexture"] = texture(images.to_bytes(material.emissive_srgb), "emissive", exact=False)
+        out["emissiveFactor"] = [1.0, 1.0, 1.0]
+    else:
+        linear = srgb_to_linear_np(np.asarray(material.emissive_srgb.reshape(-1, 3), np.float32)).mean(0)
+        out["emissiveFactor"] = [round(float(c), 6) for c in linear]
+    if material.emissive_strength != 1:
+        strength = round(float(material.emissive_strength), 6)
+        out["extensions"] = {_STRENGTH: {"emissiveStrength": strength}}
+        document.extensions.add(_STRENGTH)
 
 
 def _varies(values: np.ndarray | None) -> bool:

@@ -143,11 +143,14 @@ def _material(stage: Any, path: Any, part: Part, pictures: dict[str, bytes], pre
     if material.emissive_srgb is not None and material.emissive_srgb.any():
         glow = shader.CreateInput("emissiveColor", Sdf.ValueTypeNames.Color3f)
         if textured and _varies(material.emissive_srgb):
-            glow.ConnectToSource(
-                sample("emissive", images.to_bytes(material.emissive_srgb), srgb=True), "rgb"
-            )
+            picture = sample("emissive", images.to_bytes(material.emissive_srgb), srgb=True)
+            glow.ConnectToSource(picture, "rgb")
+            if material.emissive_strength != 1:
+                scale = picture.CreateInput("scale", Sdf.ValueTypeNames.Float4)
+                scale.Set(Gf.Vec4f(*[float(material.emissive_strength)] * 3, 1.0))
         else:
-            glow.Set(Gf.Vec3f(*_mean_linear(material.emissive_srgb)))
+            mean = _mean_linear(material.emissive_srgb)
+            glow.Set(Gf.Vec3f(*(float(material.emissive_strength) * c for c in mean)))
     return out
 
 

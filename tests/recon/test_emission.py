@@ -131,7 +131,7 @@ def test_views_tell_it_and_a_bake_finds_it_again(tmp_path: Path) -> None:
     mesh = unwrapped(merged(lamp()), 256)
     moved = (mesh.vertices - posed.placement.center) / posed.placement.radius
     mesh = replace(mesh, vertices=moved.astype(np.float32))
-    found = emission(mesh, posed.views, BakeConfig(texture_size=256, rounds=0))
+    found = emission(mesh, posed.views, BakeConfig(texture_size=256))
     assert found is not None
     material = replace(plain(), emissive_srgb=found)
     shown = gbuffer_of(Scene((Part(mesh, material),)), orbit_cameras([0.0], [0.0], 64), emissive=True)

@@ -22,6 +22,7 @@ from typing import Any
 from sqlalchemy import Connection, and_, func, select, update
 
 from render.errors import InputError, MaquetteError
+from worker import verdicts
 from worker.database import Database, insert, now
 from worker.kinds import Plan, kind_named
 from worker.metrics import count
@@ -113,6 +114,7 @@ def admit(
         answer = _insert(connection, submission, plan, job_id, owner, device, turn)
         if answer is not None:
             succeed_as(connection, job_id, answer)
+            verdicts.copy(connection, job_id, answer)
     return Submitted(job_id, True), plan.stages[0].queue if answer is None else None
 
 
@@ -120,7 +122,7 @@ def planned(settings: Settings, submission: Submission) -> tuple[Plan, str]:
     """A request as its kind understands it, and the device; nothing is written. `InputError` when it is wrong
     or refused."""
     device = admitted_device(submission.params.get("device") or settings.device)
-    kind = kind_named(submission.kind, settings.kinds)
+    kind = kind_named(submission.kind, settings.kinds, settings.picture_policy, settings.known_pictures)
     return kind.plan(submission.params, submission.inputs, device), device
 
 

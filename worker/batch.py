@@ -370,16 +370,20 @@ class LocalMaker:
         self, row: Planned, folder: Path, models: Any, listener: Listener
     ) -> tuple[tuple[str, ...], Mapping[str, Any]]:
         from pipeline.config import plain
+        from pipeline.picture_safety import picture_policy
         from pipeline.preset import load_preset
         from pipeline.prompt import Prompt
         from pipeline.request import Request, checked_formats, slug
         from pipeline.run import image_sha256, prepare_image, resolved_device, run, with_changes
+        from worker.settings import load_settings
 
         asked = row.row
         preset = with_changes(
             load_preset(asked.preset), polycount=asked.polycount, texture_size=asked.texture_size
         )
-        picture = prepare_image(row.image)
+        settings = load_settings()
+        screening = picture_policy(settings.picture_policy, settings.known_pictures)
+        picture = prepare_image(row.image, screening)
         prompt = Prompt(asked.prompt, picture, asked.negative)
         request = Request(
             text=prompt.text,
@@ -394,7 +398,14 @@ class LocalMaker:
             device=resolved_device(self.device),
         )
         source = models.source(request.device)
-        result = run(request, folder, image=picture, source=source, observer=_Heard(row, listener))
+        result = run(
+            request,
+            folder,
+            image=picture,
+            source=source,
+            screening=screening,
+            observer=_Heard(row, listener),
+        )
         report = plain(result.report)
         assert isinstance(report, dict)
         return tuple(result.files), report

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import build, plain
@@ -27,6 +28,7 @@ from pipeline.limits import (
     checked_range,
 )
 from pipeline.models import verified_model
+from pipeline.picture_safety import PicturePolicy, picture_policy
 from pipeline.preset_files import preset_values
 from pipeline.prompt import clean_text
 from pipeline.resources import preset_names
@@ -72,6 +74,14 @@ class Generation:
 
     name = "generate"
 
+    def __init__(self, picture_policy: str = "offline", known_pictures: Path | None = None) -> None:
+        self._policy = picture_policy, known_pictures
+
+    @property
+    def screening(self) -> PicturePolicy:
+        """Judges pictures; the same object for all jobs of this process."""
+        return picture_policy(*self._policy)
+
     def plan(self, params: Mapping[str, Any], inputs: Mapping[str, str], device: str) -> Plan:
         asked = build(GenerateParams, dict(params))
         if unknown := sorted(inputs.keys() - {IMAGE}):
@@ -79,12 +89,13 @@ class Generation:
         text = _checked(asked, IMAGE in inputs)
         # By words alone: no weights are loaded where jobs are admitted. Later `views` asks the whole policy.
         screen_words(_safety(asked.views_preset or asked.preset), text)
-        return Plan(plain(asked), asked.seed, generation_stages(IMAGE in inputs), revision())  # type: ignore[arg-type]
+        made_by = revision(self.screening.name)
+        return Plan(plain(asked), asked.seed, generation_stages(IMAGE in inputs), made_by)  # type: ignore[arg-type]
 
     def run(self, stage: str, work: Work) -> None:
         from worker.generation_stages import run_stage
 
-        run_stage(stage, work)
+        run_stage(stage, work, self.screening)
 
 
 def _checked(asked: GenerateParams, with_image: bool) -> str:
@@ -114,9 +125,15 @@ def _safety(preset: str) -> str:
 
 
 @cache
-def revision() -> str:
-    """Of the code and the weights. Read once: neither changes while a process lives."""
-    decides = [version("maquette"), sorted(VERSIONS.items()), PICTURE_VERSION, verified_model().hashes]
+def revision(screening: str) -> str:
+    """Of the code, the weights and the policy that let it pass. Read once: none changes in a process."""
+    decides = [
+        version("maquette"),
+        sorted(VERSIONS.items()),
+        PICTURE_VERSION,
+        verified_model().hashes,
+        screening,
+    ]
     return hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()
 
 

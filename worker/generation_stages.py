@@ -13,13 +13,14 @@ from pipeline.checkpoints import StageOutput
 from pipeline.config import build, changed
 from pipeline.delivery import IMAGE_FILE, finish
 from pipeline.image import load_image
+from pipeline.picture_safety import PicturePolicy
 from pipeline.preset import Preset, load_preset
 from pipeline.prompt import Prompt, clean_text
 from pipeline.report import Variant
 from pipeline.request import Request, checked_formats, slug
 from pipeline.run import image_sha256, prepare_image, with_changes
 from pipeline.run_order import VARIANTS_FILE, Runner
-from pipeline.stages import DRAWN_FILE
+from pipeline.stages import DRAWN_FILE, SCREENING_FILE, load_drawn, load_verdict
 from render.gbuffer import ViewSet
 from worker.generation import IMAGE, PICTURE, PICTURE_VERSION, GenerateParams, generation_stages
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from worker.runner import Work
 
 
-def run_stage(stage: str, work: Work) -> None:
+def run_stage(stage: str, work: Work, screening: PicturePolicy) -> None:
     """The whole order of `pipeline.run` with the stages before `stage` brought from the store and none
     after it run. `finish` runs none and delivers what all of them made."""
     from worker.runner import StageReachedError
@@ -37,12 +38,12 @@ def run_stage(stage: str, work: Work) -> None:
     work.checkpoints.last = stage
     order: _Order | None = None
     try:
-        picture = _picture(work) if IMAGE in work.claim.inputs else None
+        picture = _picture(work, screening) if IMAGE in work.claim.inputs else None
         request = _request(params, picture, work)
         prompt = Prompt(request.text, picture, request.negative)
         model = work.models.source(request.device)
         work.outcome.model_revisions = dict(model.weights)
-        order = _Order(request, prompt, work.checkpoints, model, _Told(stage, work))
+        order = _Order(request, prompt, work.checkpoints, model, _Told(stage, work), screening)
         drawn, winner, tried = order.best_views()
         order.request = replace(request, seed=winner, variants=1)
         outputs = order.make(drawn, winner)
@@ -97,16 +98,16 @@ def _asked(params: GenerateParams, preset: Preset, image: str | None, cuda: bool
     )
 
 
-def _picture(work: Work) -> Image.Image:
+def _picture(work: Work, screening: PicturePolicy) -> Image.Image:
     """The job's picture, cut out: a stage of its own, so that it is done once."""
 
     def cut(out: Path) -> None:
         work.progress(0.0, "cutting out")
-        picture = prepare_image(work.input(IMAGE))
+        picture = prepare_image(work.input(IMAGE), screening)
         assert picture is not None
         picture.save(out / IMAGE_FILE, format="PNG")
 
-    given = {"image": work.claim.inputs[IMAGE]}
+    given = {"image": work.claim.inputs[IMAGE], "screening": screening.name}
     output = work.checkpoints.run(PICTURE, PICTURE_VERSION, given, [], cut)
     return load_image(output / IMAGE_FILE)
 
@@ -116,10 +117,15 @@ def _show(stage: str, work: Work, order: _Order | None) -> None:
     made = {output.name: output for output in work.checkpoints.outputs}
     if stage == PICTURE:
         work.deliver(made[PICTURE] / IMAGE_FILE, "picture")
+    if stage == "preview":
+        work.note([load_verdict(made["preview"] / SCREENING_FILE)])
     if stage == "views" and order is not None:
         from render.contact_sheet import views_sheet
 
         drawn = order.drawn
+        for output, _ in drawn:
+            said = load_drawn(output / "views.json")
+            work.note([*([said.safety] if said.safety else []), *said.screenings])
         kept = max(drawn, key=lambda pair: (pair[1].score, -pair[1].seed))[0]
         path = work.directory / "views.png"
         views_sheet(ViewSet.load(kept / DRAWN_FILE)).save(path)

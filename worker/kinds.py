@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from render.errors import InputError
@@ -60,12 +61,15 @@ class Kind(Protocol):
         ...
 
 
-def kind_named(name: str, extra: Sequence[str] = ()) -> Kind:
-    """The kind of that name: ours, or one of `extra` (`Settings.kinds`)."""
+def kind_named(
+    name: str, extra: Sequence[str] = (), picture_policy: str = "offline", known_pictures: Path | None = None
+) -> Kind:
+    """The kind of that name: ours, or one of `extra` (`Settings.kinds`); it judges pictures by the policy
+    (`Settings.picture_policy`)."""
     if name == "generate":
         from worker.generation import Generation
 
-        return Generation()
+        return Generation(picture_policy, known_pictures)
     for path in extra:
         module, _, attribute = path.partition(":")
         kind: Kind = getattr(importlib.import_module(module), attribute)

@@ -31,13 +31,14 @@ from pipeline.checkpoints import (
     stage_key,
 )
 from pipeline.config import Plain
+from pipeline.safety import RefusedError, Verdict
 from render.errors import CanceledError, InputError
 from render.progress import Progress
-from worker import queue
+from worker import queue, verdicts
 from worker.database import Database
 from worker.heart import Heart, StoppedError
 from worker.identity import worker_name
-from worker.kinds import kind_named
+from worker.kinds import Kind, kind_named
 from worker.mime import mime_of
 from worker.queue import Claim, FileRef, LeaseLostError, MissingBytesError, Outcome, StageResult
 from worker.schema import result, result_file
@@ -163,6 +164,10 @@ class Work:
         """Something that the user should know; the job goes on."""
         queue.warn(self._database, self.claim, message)
 
+    def note(self, said: Sequence[Verdict]) -> None:
+        """What safety policies said of the job, for all who look at it."""
+        verdicts.note(self._database, self.claim.job_id, said)
+
     def saved(self) -> Path | None:
         """What an earlier attempt of this stage saved to go on from."""
         if self.claim.checkpoint_sha is None:
@@ -245,7 +250,7 @@ class Runner:
                     directory.mkdir(parents=True)
                     work = self._work(claim, directory, heart)
                     with _peak_vram(claim.device) as peak:
-                        kind_named(claim.kind, self.settings.kinds).run(claim.name, work)
+                        self._kind(claim.kind).run(claim.name, work)
                     work.keep_results()
                     heart.check()
                     work.outcome.peak_mb = peak_memory_mb()
@@ -267,6 +272,10 @@ class Runner:
         finally:
             shutil.rmtree(directory, ignore_errors=True)
 
+    def _kind(self, name: str) -> Kind:
+        settings = self.settings
+        return kind_named(name, settings.kinds, settings.picture_policy, settings.known_pictures)
+
     def _work(self, claim: Claim, directory: Path, heart: Heart) -> Work:
         kept = directory / "stages"
         kept.mkdir()
@@ -285,6 +294,9 @@ class Runner:
             if "models" in self.__dict__:
                 self.models.clear()
         retry_s = self.settings.retry_s
+        if isinstance(error, RefusedError):
+            refused = error.verdict
+            self._persist(lambda: verdicts.note(self.database, claim.job_id, [refused]))
         self._persist(lambda: queue.fail(self.database, claim, error_class, message, retry_s))
 
     @staticmethod

@@ -286,6 +286,22 @@ tally = Table(  # counters of the metrics: they outlive the rows that they count
     PrimaryKeyConstraint("name", "labels"),
 )
 
+verdict = Table(  # what safety policies said of jobs
+    "verdict",
+    metadata,
+    Column("job_id", String(36), ForeignKey("job.id", ondelete="CASCADE")),
+    Column("subject", String(12)),
+    Column("allowed", Boolean, nullable=False),
+    Column("screened", Boolean, nullable=False),  # false: the policy could not judge this
+    Column("policy", String(80), nullable=False),
+    Column("category", String(40)),
+    Column("reason", Text, nullable=False),
+    Column("score", Double, nullable=False),
+    Column("created", Double, nullable=False),
+    PrimaryKeyConstraint("job_id", "subject"),
+    _one_of("subject", ("prompt", "picture", "views", "asset")),
+)
+
 batch = Table(  # rows that were asked for together
     "batch",
     metadata,

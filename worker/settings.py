@@ -43,6 +43,11 @@ class Settings(BaseSettings):
     kinds: tuple[str, ...] = ()
     """Kinds of job besides our own, as `module:object` (a `worker.kinds.Kind`)."""
 
+    picture_policy: str = "offline"
+    """Judges pictures, given and made: `offline`, `none` or `module:function`; see docs/safety.md."""
+    known_pictures: Path | None = None
+    """List of hashes of pictures that the policy `offline` refuses."""
+
     lease_s: float = Field(60.0, gt=0)
     """A stage whose worker says nothing for so long is given to another."""
     renew_s: float = Field(15.0, gt=0)
@@ -82,10 +87,10 @@ class Settings(BaseSettings):
     sweep_s: float = Field(3600.0, gt=0)
     """How often retention runs."""
 
-    @field_validator("data")
+    @field_validator("data", "known_pictures")
     @classmethod
-    def _expanded(cls, value: Path) -> Path:
-        return value.expanduser().absolute()
+    def _expanded(cls, value: Path | None) -> Path | None:
+        return None if value is None else value.expanduser().absolute()
 
     @property
     def database(self) -> str:

@@ -17,7 +17,9 @@ from pipeline.commands.making import (
     AssetPivot,
     AssetTextures,
     DeviceName,
+    KnownPictures,
     MapSize,
+    PicturePolicyName,
     Polycount,
     PresetName,
     Resume,
@@ -57,6 +59,8 @@ def generate(
     lora: Annotated[
         str | None, typer.Option(help="A LoRA of maquette finetune: NAME or NAME:WEIGHT, weight 0 to 2.")
     ] = None,
+    picture_policy: PicturePolicyName = "offline",
+    known_pictures: KnownPictures = None,
     sign: Sign = False,
     resume: Resume = False,
     quiet: Quiet = False,
@@ -67,6 +71,7 @@ def generate(
     check_place(out, device)
     with stage_bar(quiet) as bar, Resumable(out):
         from pipeline import run
+        from pipeline.picture_safety import picture_policy as policy_named
 
         given = asked(
             out,
@@ -84,6 +89,7 @@ def generate(
             texture_size=texture_size,
             device=device,
             lora=lora,
+            screening=policy_named(picture_policy, known_pictures),
         )  # fmt: skip
         if resume:
             result = run.resume(out, prompt=prompt, observer=bar, **given)

@@ -53,6 +53,22 @@ AssetMeshes = Annotated[
     str | None,
     typer.Option("--compress", help="Geometry of glb and gltf: plain or draco.  [default: the preset's]"),
 ]
+PicturePolicyName = Annotated[
+    str,
+    typer.Option(
+        "--picture-policy",
+        envvar="MAQUETTE_PICTURE_POLICY",
+        help="Screens pictures, given and made: offline, none, or module:function (docs/safety.md).",
+    ),
+]
+KnownPictures = Annotated[
+    Path | None,
+    typer.Option(
+        "--known-pictures",
+        envvar="MAQUETTE_KNOWN_PICTURES",
+        help="A list of hashes of pictures to refuse (docs/safety.md).",
+    ),
+]
 DeviceName = Annotated[str | None, typer.Option("--device", help="auto, cpu or cuda.  [default: auto]")]
 Sign = Annotated[
     bool, typer.Option("--sign", help="Give every file content credentials (C2PA; see maquette verify).")

@@ -84,6 +84,18 @@ class JobError(BaseModel):
     message: str
 
 
+class VerdictView(BaseModel):
+    """What a safety policy said."""
+
+    subject: Literal["prompt", "picture", "views", "asset"]
+    allowed: bool
+    screened: bool = Field(description="False: the policy could not judge this.")
+    policy: str
+    category: str | None = Field(description="What a refusal is about.")
+    reason: str
+    score: float = Field(description="Comparable within a policy.")
+
+
 class JobView(BaseModel):
     """A job as it is now. Times are in seconds since 1970."""
 
@@ -106,6 +118,9 @@ class JobView(BaseModel):
     files: list[FileView]
     error: JobError | None
     report: dict[str, Any] | None = Field(description="report.json, once it has succeeded; null in lists.")
+    safety: list[VerdictView] = Field(
+        description="What was screened so far, in the order of the work; empty in lists."
+    )
     from_job: str | None = Field(description="The job that it goes on from.")
     batch: str | None
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
-from worker.api.jobs_schema import FileView, JobError, JobView, StageView
+from worker import verdicts
+from worker.api.jobs_schema import FileView, JobError, JobView, StageView, VerdictView
 from worker.api.service import Service
 from worker.api.tasks_view import REPORT, error_message, preceding, sha_of
 from worker.jobs import ArtefactInfo, JobInfo
@@ -29,6 +31,11 @@ def files_of(service: Service, base: str, files: list[ArtefactInfo]) -> list[Fil
 def report_of(service: Service, job: JobInfo, files: list[ArtefactInfo]) -> dict[str, Any] | None:
     """Its report, once it has succeeded."""
     return service.report(job, sha_of(files, REPORT)) or None if job.state == "succeeded" else None
+
+
+def safety_of(service: Service, job: JobInfo) -> list[VerdictView]:
+    """What the policies said of it so far."""
+    return [VerdictView(**asdict(one)) for one in verdicts.of(service.jobs.database, job.id)]
 
 
 def job_view(service: Service, job: JobInfo, base: str, *, in_list: bool = False) -> JobView:
@@ -66,6 +73,7 @@ def job_view(service: Service, job: JobInfo, base: str, *, in_list: bool = False
         files=files_of(service, base, files),
         error=JobError(code=code or "bug", message=error_message(job)) if failed else None,
         report=None if in_list else report_of(service, job, files),
+        safety=[] if in_list else safety_of(service, job),
         from_job=job.client.get("from"),
         batch=job.client.get("batch"),
     )

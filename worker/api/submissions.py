@@ -4,11 +4,15 @@ that share stages with the old ones.
 
 from __future__ import annotations
 
+import io
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
+from pipeline.picture_safety import picture_policy, screen_pictures
 from worker.api.auth import Caller
 from worker.api.errors import ApiError, not_found, too_many
 from worker.api.images import image_of_url
@@ -47,7 +51,8 @@ def checked_callback(service: Service, url: str | None) -> str | None:
 
 
 def keep_picture(service: Service, owner: str, png: bytes) -> str:
-    """Stores a clean picture as an upload; its sha256."""
+    """Stores a clean picture as an upload, unless the policy refuses it; its sha256."""
+    screen_at_the_door(service, png)
     with tempfile.TemporaryDirectory(prefix="maquette-upload-") as folder:
         path = Path(folder) / "picture.png"
         path.write_bytes(png)
@@ -60,6 +65,14 @@ def keep_picture(service: Service, owner: str, png: bytes) -> str:
 def picture_of(service: Service, owner: str, url: str) -> str:
     """The picture at an address or in a data URI as an upload."""
     return keep_picture(service, owner, image_of_url(url, service.fetch_policy))
+
+
+def screen_at_the_door(service: Service, png: bytes) -> None:
+    """Asks a light picture policy at once (`RefusedError`); any other is asked where the stages run."""
+    screening = picture_policy(service.settings.picture_policy, service.settings.known_pictures)
+    if screening.light:
+        with Image.open(io.BytesIO(png)) as picture:
+            screen_pictures(screening, [picture], "picture")
 
 
 def asked_job(service: Service, caller: Caller, job_id: str) -> JobInfo:

@@ -1,7 +1,7 @@
 // One job on the stage: how far it is, what it drew on the way, and the asset at the end.
 import { api, follow } from "./api.js";
 import { bytes, el, toast } from "./dom.js";
-import { reportList } from "./report.js";
+import { reportList, screened } from "./report.js";
 import { showcase } from "./viewer.js";
 
 const STAGES = {
@@ -192,6 +192,8 @@ export function showJob(stage, first, { changed, connection, open }) {
     }
     const parts = [];
     if (job.error) parts.push(el("p", { class: "error big", role: "alert" }, job.error.message));
+    const refused = screened(job.safety.filter((one) => !one.allowed));
+    if (refused.length) parts.push(el("ul", { class: "report" }, refused.map(([state, text]) => el("li", { class: state }, text))));
     parts.push(stepper(), variants(), pictures());
     body.replaceChildren(...parts.filter(Boolean));
     paintSteps();

@@ -34,8 +34,23 @@ export function sentences(report) {
   if (views && views.in_domain === false) lines.push(["bad", `Far from what the model knows. Nearest: ${views.nearest.join(", ")}.`]);
   else if (views?.nearest?.length) lines.push(["good", `The model knows such things: ${views.nearest.slice(0, 3).join(", ")}.`]);
   for (const warning of report.warnings ?? []) if (views?.in_domain !== false) lines.push(["note", warning]);
+  lines.push(...screened(report.safety ?? []));
   const worked = (report.stages ?? []).reduce((sum, stage) => sum + stage.seconds, 0);
   if (worked) lines.push(["good", `Made in ${duration(worked)} of work; seed ${report.seed}.`]);
+  return lines;
+}
+
+const SUBJECTS = { prompt: "the prompt", picture: "your picture", views: "what was drawn", asset: "the asset" };
+
+/** What the safety policies said, as lines: what was judged, and what nobody could judge. */
+export function screened(verdicts) {
+  const named = (found) => found.map((one) => SUBJECTS[one.subject] ?? one.subject).join(", ");
+  const judged = verdicts.filter((one) => one.allowed && one.screened);
+  const open = verdicts.filter((one) => one.allowed && !one.screened);
+  const lines = verdicts.filter((one) => !one.allowed)
+    .map((one) => ["bad", `Refused (${one.category}): ${named([one])}. ${one.reason}.`]);
+  if (judged.length) lines.push(["good", `Screened and passed: ${named(judged)}.`]);
+  if (open.length) lines.push(["note", `Not judged by the safety policy: ${named(open)}.`]);
   return lines;
 }
 

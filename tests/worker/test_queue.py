@@ -348,7 +348,7 @@ REUSABLE = Reusable()
 
 
 def test_what_was_made_before_is_the_answer(jobs: Jobs, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("worker.admission.kind_named", lambda name, extra: REUSABLE)
+    monkeypatch.setattr("worker.admission.kind_named", lambda *asked: REUSABLE)
     submission = Submission("reusable", {"queues": ["gpu"]}, callback_url="https://example.org")
     first = jobs.submit(submission, owner="me").job_id
     meanwhile = jobs.submit(submission, owner="me").job_id

@@ -20,6 +20,7 @@ from pipeline.commands.models import models
 from pipeline.commands.reconstruct import reconstruct
 from pipeline.commands.render import render
 from pipeline.commands.replay import replay
+from pipeline.commands.retexture import retexture
 from pipeline.commands.simplify import simplify
 from pipeline.commands.train import train
 from pipeline.commands.unwrap import unwrap
@@ -45,6 +46,7 @@ for command in (
     simplify,
     unwrap,
     bake,
+    retexture,
     replay,
     verify,
     train,

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from recon.export import Format
     from recon.export.gltf import MeshFormat, TextureFormat
     from recon.fidelity import Fidelity
+    from recon.package import Package
     from recon.transfer import MapName
 
 MAX_TRIANGLES = 5_000_000
@@ -180,20 +181,27 @@ def read(asset: Path) -> Scene:
     return scene
 
 
+def atlas(scene: Scene, size: int, progress: Progress = silent) -> Scene:
+    """All parts as one, unwrapped anew, with all materials baked into one of `size` pixels."""
+    return _in_atlas(merged(scene), scene, size, "asset", progress)
+
+
 def _baked(mesh: Mesh, scene: Scene, asset: Path, options: PackageOptions, progress: Progress) -> Scene:
+    size = options.texture_size or _texture_size(scene)
+    return _in_atlas(mesh, scene, size, slug(asset.stem) or "asset", progress)
+
+
+def _in_atlas(mesh: Mesh, scene: Scene, size: int, name: str, progress: Progress) -> Scene:
     from recon.transfer import TransferConfig, transfer
     from recon.uv import unwrap as unwrapped
 
-    size = options.texture_size or _texture_size(scene)
     progress(0.0, "unwrapping")
-    atlas = unwrapped(mesh, size)
     made, material = transfer(
-        atlas,
+        unwrapped(mesh, size),
         scene,
         TransferConfig(texture_size=size, two_sided=True),
         progress=lambda done, text="": progress(0.3 + 0.7 * done, text),
     )
-    name = slug(asset.stem) or "asset"
     return Scene((Part(made, replace(material, name=name), name),))
 
 
@@ -205,12 +213,22 @@ def _texture_size(scene: Scene) -> int:
 def _write(scene: Scene, asset: Path, out: Path, options: PackageOptions, progress: Progress) -> list[Path]:
     from recon.export import export
     from recon.export.gltf import GltfOptions
-    from recon.package import package_of_scene
 
     directory = checked_directory(out)
     stem = slug(asset.stem, 64) or "asset"
     if directory.resolve() == asset.resolve().parent and f"{stem}.glb" == asset.name:
         raise InputError(f"--out {out}: the result would replace {asset.name} itself; choose another folder.")
+    packed = package(scene, stem, options, progress=lambda done, text="": progress(0.9 * done, text))
+    progress(0.9, "writing")
+    written = export(packed, directory, stem, options.formats, GltfOptions(options.textures, options.meshes))
+    progress(1.0)
+    return written
+
+
+def package(scene: Scene, stem: str, options: PackageOptions, *, progress: Progress = silent) -> Package:
+    """The scene at its size and pivot, with the levels of detail and the collider that are asked for."""
+    from recon.package import package_of_scene
+
     lods: tuple[Scene, ...] = ()
     if options.lods > 1:
         from recon.lods import LodConfig, make_lods
@@ -229,8 +247,7 @@ def _write(scene: Scene, asset: Path, out: Path, options: PackageOptions, progre
 
         progress(0.6, "collider")
         hulls = convex_hulls(scene)
-    progress(0.9, "writing")
-    package = package_of_scene(
+    return package_of_scene(
         scene,
         stem,
         pivot=options.pivot,
@@ -239,6 +256,3 @@ def _write(scene: Scene, asset: Path, out: Path, options: PackageOptions, progre
         collider=hulls,
         lod_layout=options.lod_layout,
     )
-    written = export(package, directory, stem, options.formats, GltfOptions(options.textures, options.meshes))
-    progress(1.0)
-    return written

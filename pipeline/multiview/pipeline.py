@@ -43,6 +43,13 @@ class MultiViewPipeline(ViewSampler, DiffusionPipeline):
         self._text_encoder = None
         self.known = None
 
+    def sigmas(self, steps: int) -> Float[Tensor, " n"]:
+        """The scheduler's."""
+        scheduler = type(self.scheduler).from_config(self.scheduler.config)
+        scheduler.set_timesteps(steps)
+        levels: Tensor = scheduler.sigmas
+        return levels
+
     def integrate(
         self,
         noise: Float[Tensor, "v c h w"],

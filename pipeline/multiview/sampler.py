@@ -155,12 +155,16 @@ class ViewSampler:
         progress: Progress,
     ) -> Float[Tensor, "v c h w"]:
         """Euler steps from noise to latents along `velocity(latents, sigma)`."""
-        sigmas = self._schedule.sigmas(steps).to(noise.device)
+        sigmas = self.sigmas(steps).to(noise.device)
         latents = noise
         for step, sigma in enumerate(sigmas[:-1]):
             progress(step / steps)
             latents = latents + (sigmas[step + 1] - sigma) * velocity(latents, sigma)
         return latents
+
+    def sigmas(self, steps: int) -> Float[Tensor, " n"]:
+        """Noise levels of a run of `steps`, from 1 down to 0."""
+        return self._schedule.sigmas(steps)
 
     def domain(self, text: str) -> DomainScore | None:
         """How near the text is to what the model knows; None for a model that does not say what it knows."""

@@ -21,6 +21,7 @@ from pipeline.commands.reconstruct import reconstruct
 from pipeline.commands.render import render
 from pipeline.commands.replay import replay
 from pipeline.commands.retexture import retexture
+from pipeline.commands.screen import screen
 from pipeline.commands.simplify import simplify
 from pipeline.commands.train import train
 from pipeline.commands.unwrap import unwrap
@@ -52,6 +53,7 @@ for command in (
     train,
     finetune,
     models,
+    screen,
 ):
     app.command()(command)
 

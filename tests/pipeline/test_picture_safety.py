@@ -7,14 +7,21 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import trimesh
 from PIL import Image
 
+from pipeline.cli import invoke
 from pipeline.picture_hash import picture_hash
 from pipeline.picture_safety import Origin, PicturePolicy, picture_policy, screen_pictures
+from pipeline.preset import PreviewConfig, ViewsConfig
+from pipeline.prompt import Prompt
 from pipeline.run import generate, prepare_image
 from pipeline.safety import RefusedError, Verdict
+from pipeline.source import ModelSource
+from pipeline.stages import DRAWN_FILE, SCREENING_FILE, draw_views, load_drawn, load_verdict, preview
+from render.cameras import orbit_cameras
 from render.errors import InputError
-from tests.conftest import BarrelPipeline
+from tests.conftest import BarrelPipeline, barrel, barrel_views
 from tests.pipeline.picture_plugin import NoRed
 from tests.pipeline.test_end_to_end import QUICK
 
@@ -117,29 +124,38 @@ def test_a_users_picture_is_screened_whole_before_it_is_cut_out():
     assert policy.asked == [("picture", 1, "")]
 
 
-def test_a_run_asks_about_what_was_drawn_and_what_came_of_it(tmp_path: Path):
+def test_drawn_views_are_shown_to_the_policy(tmp_path: Path):
     policy = NoRed(share=1.1)
-    out = tmp_path / "barrel"
-    made = generate("a barrel", out=out, preset=QUICK, model=BarrelPipeline(), screening=policy)
-    assert policy.asked == [("views", 10, "a barrel"), ("asset", 4, "a barrel")]
-    said = {one.subject: one for one in made.report.safety}
-    assert list(said) == ["prompt", "views", "asset"]
+    config = ViewsConfig(size_px=64, num_inference_steps=1)
+    picture = Image.new("RGBA", (64, 64), "blue")
+    source = ModelSource(model=BarrelPipeline())
+    draw_views(tmp_path, Prompt("a barrel", picture), config, 0, source, screening=policy)
+    assert policy.asked == [("picture", 1, "a barrel"), ("views", 10, "a barrel")]
+    drawn = load_drawn(tmp_path / "views.json")
+    assert drawn.safety is not None
+    assert (drawn.safety.subject, drawn.safety.policy) == ("prompt", "offline-1")
+    given, views = drawn.screenings
+    assert (given.subject, views.subject, given.score) == ("picture", "views", 0.0)
     # The barrel is brown over white: what the policy was shown has it in it.
-    assert said["views"].score > 0.1
-    assert said["asset"].score > 0.1
-    assert said["asset"].policy == "no-red-1 1.1"
-    assert "screening.json" not in made.files
+    assert views.score > 0.1
 
-    # The same policy is not asked again; another one is, of the stages that it looks at alone.
-    generate("a barrel", out=out, preset=QUICK, model=BarrelPipeline(), screening=policy)
-    assert len(policy.asked) == 2
-    files = {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.is_file()}
-    with pytest.raises(RefusedError, match=r"'no-red-1 0.05 asset'.*what was made was screened"):
-        generate(
-            "a barrel", out=out, preset=QUICK, model=BarrelPipeline(), screening=NoRed(0.05, only="asset")
-        )
-    # What was delivered before stays as it was.
-    assert files == {path.name: path.stat().st_mtime_ns for path in out.iterdir() if path.is_file()}
+
+def test_the_finished_asset_is_shown_to_the_policy(tmp_path: Path):
+    mesh = barrel()
+    mesh.visual = trimesh.visual.ColorVisuals(mesh, vertex_colors=(150, 60, 20, 255))
+    mesh.export(tmp_path / "barrel.glb")
+    barrel_views(orbit_cameras([0.0], [15.0], 64)).save(tmp_path / DRAWN_FILE)
+    policy, config = NoRed(share=1.1), PreviewConfig(size_px=96, turntable_frames=0)
+    preview(tmp_path, tmp_path, tmp_path / "barrel.glb", config, text="a barrel", screening=policy)
+    assert policy.asked == [("asset", 4, "a barrel")]
+    verdict = load_verdict(tmp_path / SCREENING_FILE)
+    assert (verdict.subject, verdict.policy) == ("asset", "no-red-1 1.1")
+    assert verdict.score > 0.1
+    out = tmp_path / "refused"
+    out.mkdir()
+    with pytest.raises(RefusedError, match="what was made was screened"):
+        preview(out, tmp_path, tmp_path / "barrel.glb", config, screening=NoRed(share=0.1))
+    assert list(out.iterdir()) == []
 
 
 def test_refused_views_are_not_kept(tmp_path: Path):
@@ -153,3 +169,21 @@ def test_refused_views_are_not_kept(tmp_path: Path):
         )
     assert not list(tmp_path.rglob("*.safetensors"))
     assert not list(tmp_path.rglob("*.png"))
+
+
+def test_the_command_screens_and_makes_lists(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    assert invoke(["screen", "--hash", str(CRATE)]) == 0
+    known = tmp_path / "known.txt"
+    known.write_text(capsys.readouterr().out)
+    assert invoke(["screen", str(CRATE), "--prompt", "a crate"]) == 0
+    said = capsys.readouterr().out
+    assert "prompt: passed by offline-1" in said
+    assert "crate.png: not judged by offline-1" in said
+    assert invoke(["screen", str(CRATE), "--known-pictures", str(known)]) == 2
+    said, error = capsys.readouterr()
+    assert "crate.png: refused (known_picture)" in said
+    assert error == "1 of 1 refused.\n"
+    assert invoke(["screen", "--hash", str(CRATE.with_name("sword.png"))]) == 2
+    assert "too flat" in capsys.readouterr().err
+    assert invoke(["screen"]) == 2
+    assert capsys.readouterr().err == "Give pictures, or --prompt.\n"

@@ -18,9 +18,10 @@ from pipeline.observer import Unobserved
 from pipeline.preset import MeshConfig, Preset
 from pipeline.replay import replay
 from pipeline.run import generate, last_request, resume
-from pipeline.safety import Verdict
+from pipeline.safety import RefusedError, Verdict
 from pipeline.stages import DrawnViews
 from render.errors import CanceledError, InputError
+from tests.pipeline.picture_plugin import NoRed
 
 NAMES = ["views", "field", "surface", "mesh", "texture", "export", "preview"]
 
@@ -376,3 +377,21 @@ def test_a_foreign_request_is_named(tmp_path: Path) -> None:
     (tmp_path / ".stages" / "request.json").write_text("[]")
     with pytest.raises(InputError, match="is not of this version"):
         last_request(tmp_path)
+
+
+def test_another_picture_policy_looks_at_all_again(tmp_path: Path, fakes: Fakes, barrel_pipeline: Any):
+    result = make(tmp_path, barrel_pipeline, screening=NoRed(0.5))
+    assert [(one.subject, one.policy) for one in result.report.safety] == [("asset", "no-red-1 0.5")]
+    assert stages.SCREENING_FILE not in result.files
+    fakes.calls.clear()
+    make(tmp_path, barrel_pipeline, screening=NoRed(0.5))
+    assert fakes.calls == []
+    make(tmp_path, barrel_pipeline, screening=NoRed(0.4))
+    assert fakes.calls == ["views", "preview"]
+    # What the last run delivered stays when the next is refused at its end.
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.is_file()}
+    fakes.stop_at = "preview"
+    fakes.error = RefusedError(Verdict(False, "p", "gore", "it is", 1.0, subject="asset"))
+    with pytest.raises(RefusedError, match="Another prompt or seed may pass"):
+        make(tmp_path, barrel_pipeline, screening=NoRed(0.3))
+    assert before == {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir() if path.is_file()}

@@ -88,7 +88,7 @@ class Generation:
             raise InputError(f"inputs: {unknown[0]!r} is unknown. Known: {IMAGE}.")
         text = _checked(asked, IMAGE in inputs)
         # By words alone: no weights are loaded where jobs are admitted. Later `views` asks the whole policy.
-        screen_words(_safety(asked.views_preset or asked.preset), text)
+        screen_words(safety_of(asked.views_preset or asked.preset), text)
         made_by = revision(self.screening.name)
         return Plan(plain(asked), asked.seed, generation_stages(IMAGE in inputs), made_by)  # type: ignore[arg-type]
 
@@ -119,7 +119,7 @@ def _checked(asked: GenerateParams, with_image: bool) -> str:
     return text
 
 
-def _safety(preset: str) -> str:
+def safety_of(preset: str) -> str:
     """The policy that the preset names."""
     return str(preset_values(preset).get("views", {}).get("safety", "offline"))
 

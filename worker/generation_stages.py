@@ -38,12 +38,12 @@ def run_stage(stage: str, work: Work, screening: PicturePolicy) -> None:
     work.checkpoints.last = stage
     order: _Order | None = None
     try:
-        picture = _picture(work, screening) if IMAGE in work.claim.inputs else None
+        picture = cut_picture(work, screening) if IMAGE in work.claim.inputs else None
         request = _request(params, picture, work)
         prompt = Prompt(request.text, picture, request.negative)
         model = work.models.source(request.device)
         work.outcome.model_revisions = dict(model.weights)
-        order = _Order(request, prompt, work.checkpoints, model, _Told(stage, work), screening)
+        order = _Order(request, prompt, work.checkpoints, model, Told(stage, work, "views"), screening)
         drawn, winner, tried = order.best_views()
         order.request = replace(request, seed=winner, variants=1)
         outputs = order.make(drawn, winner)
@@ -58,7 +58,7 @@ def run_stage(stage: str, work: Work, screening: PicturePolicy) -> None:
     began = time.perf_counter() - max(0.0, time.time() - work.claim.created)
     result = finish(order.request, directory, kept, outputs, tried, model.weights, began)
     for name, path in result.files.items():
-        work.deliver(path, _role(name))
+        work.deliver(path, role_of(name))
 
 
 def _request(params: GenerateParams, picture: Image.Image | None, work: Work) -> Request:
@@ -98,7 +98,7 @@ def _asked(params: GenerateParams, preset: Preset, image: str | None, cuda: bool
     )
 
 
-def _picture(work: Work, screening: PicturePolicy) -> Image.Image:
+def cut_picture(work: Work, screening: PicturePolicy) -> Image.Image:
     """The job's picture, cut out: a stage of its own, so that it is done once."""
 
     def cut(out: Path) -> None:
@@ -136,7 +136,8 @@ def _show(stage: str, work: Work, order: _Order | None) -> None:
             work.deliver(path, "picture")
 
 
-def _role(name: str) -> str:
+def role_of(name: str) -> str:
+    """What a file is to its job."""
     if name in ("report.json", "receipt.json"):
         return "report"
     pictures = ("preview.png", "turntable.mp4", "views.png", VARIANTS_FILE, IMAGE_FILE)
@@ -169,15 +170,17 @@ class _Order(Runner):
 
 
 @dataclass
-class _Told:
+class Told:
     """Passes on what is said about the one stage that runs here."""
 
     stage: str
     work: Work
+    warns: str
+    """The stage whose warnings are passed on; the others would repeat them."""
 
     def progress(self, stage: str, fraction: float, message: str) -> None:
         self.work.progress(fraction if stage == self.stage else 0.0, message if stage == self.stage else "")
 
     def warning(self, message: str) -> None:
-        if self.stage == "views":
+        if self.stage == self.warns:
             self.work.warn(message)

@@ -70,6 +70,14 @@ def kind_named(
         from worker.generation import Generation
 
         return Generation(picture_policy, known_pictures)
+    if name == "retexture":
+        from worker.retexturing import Retexturing
+
+        return Retexturing(picture_policy, known_pictures)
+    if name == "rework":
+        from worker.rework import Rework
+
+        return Rework(picture_policy, known_pictures)
     for path in extra:
         module, _, attribute = path.partition(":")
         kind: Kind = getattr(importlib.import_module(module), attribute)

@@ -199,7 +199,7 @@ def change_job(
     changes = body.model_dump(exclude_none=True, exclude={"seed", "formats"})
     if body.formats is not None:
         changes["formats"] = checked_formats(service, body.formats)
-    if body.preset is not None and body.seed is None:
+    if body.preset is not None and body.seed is None and job.kind == "generate":
         changes["views_preset"] = job.params.get("views_preset") or job.params["preset"]
     submission = continued(
         service, caller, job, changes, seed=body.seed, client={"from": job.id}, priority=job.priority

@@ -88,8 +88,6 @@ def finished_job(service: Service, caller: Caller, job_id: str, field: str) -> J
     job = asked_job(service, caller, job_id)
     if job.state != "succeeded":
         raise ApiError(409, f"{field}: the task {job_id} is {job.state}; it must have succeeded.")
-    if job.kind != "generate":
-        raise not_yet(f"Going on from a task of kind {job.kind}", "Give one that made an asset.")
     return job
 
 
@@ -106,33 +104,37 @@ def continued(
 ) -> Submission:
     """The job's request with changes, on the seed that it kept."""
     files = service.jobs.artefacts(job.id)
-    if seed is None:
+    if seed is None and job.kind != "rework":
         report = service.report(job, sha_of(files, REPORT))
         seed = kept_seed(job, report)
-    if seed is None:
+    if seed is None and job.kind != "rework":
         raise ApiError(409, "The variant that was kept is not known; give a seed.")
     params = {name: value for name, value in job.params.items() if value is not None}
-    params |= {"seed": seed, "variants": 1}
+    if job.kind == "generate":
+        params |= {"seed": seed, "variants": 1}
+    elif job.kind != "rework":
+        params["seed"] = seed
     params |= {name: value for name, value in changes.items() if value is not None}
     inputs = {file.name: file.sha256 for file in files if file.role == "input"}
+    mimes = {file.name: file.mime for file in files}
     for name, sha256 in inputs.items():
-        _renew_upload(service, caller.owner, name, sha256)
+        renew_upload(service, caller.owner, name, sha256, mimes[name])
     return Submission(
         job.kind,
         params,
         inputs,
         priority=priority,
-        client={"from": job.id, **({"image": True} if inputs else {}), **client},
+        client={"from": job.id, **({"image": True} if IMAGE in inputs else {}), **client},
         callback_url=checked_callback(service, callback_url),
     )
 
 
-def _renew_upload(service: Service, owner: str, name: str, sha256: str) -> None:
-    """An input of an old job as an upload again, which had its own, shorter life."""
+def renew_upload(service: Service, owner: str, name: str, sha256: str, mime: str) -> None:
+    """A file of an old job as an upload again, which had its own, shorter life."""
     with tempfile.TemporaryDirectory(prefix="maquette-upload-") as folder:
         path = Path(folder) / "input"
         try:
             service.jobs.store.fetch(sha256, path)
         except FileNotFoundError:
             raise ApiError(409, f"The {name} of that task is no longer kept. Upload it again.") from None
-        service.jobs.add_upload(path, owner=owner, name=name, mime="image/png")
+        service.jobs.add_upload(path, owner=owner, name=name, mime=mime)

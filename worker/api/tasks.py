@@ -14,8 +14,9 @@ from fastapi import APIRouter, Header, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
 
 from worker.api.auth import Caller, Reader, ServiceOf, Writer
-from worker.api.errors import not_found, responses
+from worker.api.errors import ApiError, not_found, responses
 from worker.api.events import HEADERS, EventHub, last_event_id, past_end, sse
+from worker.api.models import MODEL, model_of, on_model
 from worker.api.service import Service
 from worker.api.submissions import (
     IMAGE,
@@ -97,8 +98,6 @@ def _refuse_shape(body: Any) -> None:
     for name in ("texture_prompt", "texture_image_url"):
         if getattr(body, name, None):
             raise not_yet(name, "Colours and shape are drawn together; describe both in the prompt.")
-    if getattr(body, "model_url", None):
-        raise not_yet("model_url", "Give input_task_id, a task of this service.")
 
 
 def _additions(body: Additions, target_polycount: int | None, resolution: str | None) -> dict[str, Any]:
@@ -138,6 +137,8 @@ def create_text_to_3d(
             )
         case RefineRequest():
             source = finished_job(service, caller, body.preview_task_id, "preview_task_id")
+            if source.kind != "generate":
+                raise ApiError(422, "preview_task_id: only what was generated can be refined.")
             changes = {
                 "preset": "standard",
                 **_additions(body, body.target_polycount, body.texture_resolution),
@@ -213,29 +214,29 @@ def _of_image(
 
 @router.post(REMESH, status_code=202, response_model=Created, responses=CREATE_ERRORS, summary="Remesh")
 def create_remesh(body: Remesh, service: ServiceOf, caller: Writer, key: IdempotencyKey = None) -> Created:
-    """A finished task's asset with another budget, height or other formats."""
+    """A model with another budget, height or other formats."""
     changes = {
         "polycount": None if body.convert_format_only else body.target_polycount,
         "height_m": body.resize_height or None,
     }
-    return _of_task(body, changes, body.target_formats, "remesh", service, caller, key)
+    return _of_model(body, changes, body.target_formats, "remesh", service, caller, key)
 
 
 @router.post(CONVERT, status_code=202, response_model=Created, responses=CREATE_ERRORS, summary="Convert")
 def create_convert(body: Convert, service: ServiceOf, caller: Writer, key: IdempotencyKey = None) -> Created:
-    """A finished task's asset in other formats."""
-    return _of_task(body, {}, body.target_formats, "convert", service, caller, key)
+    """A model in other formats."""
+    return _of_model(body, {}, body.target_formats, "convert", service, caller, key)
 
 
 @router.post(RESIZE, status_code=202, response_model=Created, responses=CREATE_ERRORS, summary="Resize")
 def create_resize(body: Resize, service: ServiceOf, caller: Writer, key: IdempotencyKey = None) -> Created:
-    """A finished task's asset at another height."""
+    """A model at another height."""
     if body.resize_longest_side is not None or body.resize_height is None:
         raise not_yet("Resizing by anything but the height", "Give resize_height in metres.")
-    return _of_task(body, {"height_m": body.resize_height}, None, "resize", service, caller, key)
+    return _of_model(body, {"height_m": body.resize_height}, None, "resize", service, caller, key)
 
 
-def _of_task(
+def _of_model(
     body: Remesh | Convert | Resize,
     changes: dict[str, Any],
     formats: list[Any] | None,
@@ -244,14 +245,30 @@ def _of_task(
     caller: Caller,
     key: str | None,
 ) -> Created:
+    """What was generated here goes on from its own stages; any other model is worked on as it is."""
     _refuse_shape(body)
-    source = finished_job(service, caller, body.input_task_id or "", "input_task_id")
     wanted = None if formats is None else checked_formats(service, formats)
-    submission = continued(
+    if body.input_task_id is not None:
+        job = finished_job(service, caller, body.input_task_id, "input_task_id")
+        if job.kind == "generate":
+            submission = continued(
+                service,
+                caller,
+                job,
+                {**changes, "formats": wanted},
+                client={"type": kind},
+                priority=body.priority,
+                callback_url=body.callback_url,
+            )
+            return _created(service, caller, submission, key)
+    model, source = model_of(service, caller, body.input_task_id, body.model_url)
+    operation = "convert" if changes.get("polycount") is None else "simplify"
+    submission = on_model(
         service,
-        caller,
+        "rework",
+        {"operation": operation, **changes, "formats": wanted},
+        {MODEL: model},
         source,
-        {**changes, "formats": wanted},
         client={"type": kind},
         priority=body.priority,
         callback_url=body.callback_url,
@@ -259,24 +276,60 @@ def _of_task(
     return _created(service, caller, submission, key)
 
 
-@router.post(
-    RETEXTURE, status_code=202, response_model=Created, responses=CREATE_ERRORS, summary="Retexture (not yet)"
-)
+@router.post(RETEXTURE, status_code=202, response_model=Created, responses=CREATE_ERRORS, summary="Retexture")
 def create_retexture(
     body: Retexture, service: ServiceOf, caller: Writer, key: IdempotencyKey = None
 ) -> Created:
-    """Not possible yet: the shipped model draws shape and colours together."""
-    raise not_yet("Retexturing", "Make the asset again with its new look in the prompt, and the same seed.")
+    """A model in a new look, by words, a picture, or both. Its shape stays."""
+    formats = checked_formats(service, body.target_formats)
+    model, source = model_of(service, caller, body.input_task_id, body.model_url)
+    inputs = {MODEL: model}
+    client: dict[str, Any] = {"type": "retexture"}
+    if body.image_style_url is not None:
+        inputs[IMAGE] = picture_of(service, caller.owner, body.image_style_url)
+        client["image"] = True
+    params = {
+        "prompt": body.text_style_prompt or "",
+        "negative": body.negative_prompt,
+        "preset": body.preset,
+        "seed": body.seed,
+        "strength": body.strength,
+        "grain": body.grain,
+        "keep_uvs": body.enable_original_uv,
+        "texture_size": body.texture_size,
+        "formats": formats,
+    }
+    submission = on_model(
+        service,
+        "retexture",
+        params,
+        inputs,
+        source,
+        client=client,
+        priority=body.priority,
+        callback_url=body.callback_url,
+    )
+    return _created(service, caller, submission, key)
 
 
-@router.post(
-    UV_UNWRAP, status_code=202, response_model=Created, responses=CREATE_ERRORS, summary="UV unwrap (not yet)"
-)
+@router.post(UV_UNWRAP, status_code=202, response_model=Created, responses=CREATE_ERRORS, summary="UV unwrap")
 def create_uv_unwrap(
     body: UvUnwrap, service: ServiceOf, caller: Writer, key: IdempotencyKey = None
 ) -> Created:
-    """Not possible yet; every asset made here is unwrapped."""
-    raise not_yet("Unwrapping alone", "Assets made here have UVs; for other files: maquette inspect.")
+    """A model unwrapped anew: all parts in one atlas, their materials baked into it."""
+    formats = checked_formats(service, body.target_formats)
+    model, source = model_of(service, caller, body.input_task_id, body.model_url)
+    submission = on_model(
+        service,
+        "rework",
+        {"operation": "unwrap", "texture_size": body.texture_size, "formats": formats},
+        {MODEL: model},
+        source,
+        client={"type": "uv-unwrap"},
+        priority=body.priority,
+        callback_url=body.callback_url,
+    )
+    return _created(service, caller, submission, key)
 
 
 @router.get("/openapi/v1/balance", response_model=Balance, responses=responses(401, 403, 429))

@@ -32,6 +32,8 @@ PresetName = Literal["draft", "standard", "high"]
 
 MAX_DATA_URI = 28 * 1024 * 1024
 """20 MB of picture in base64."""
+MAX_MODEL_URI = 90 * 1024 * 1024
+"""64 MB of model in base64."""
 
 
 def _clean(text: str) -> str:
@@ -164,10 +166,15 @@ class MultiImageTo3D(_Shape, Additions):
 
 
 class _OfModel(_Body):
-    """A task here, or a file elsewhere."""
+    """A task here, or a GLB elsewhere."""
 
     input_task_id: TaskId | None = None
-    model_url: str | None = Field(None, max_length=MAX_DATA_URI, description="Refused: give `input_task_id`.")
+    model_url: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_MODEL_URI,
+        description="An https address of a GLB of at most 64 MB, or a data URI of one.",
+    )
     callback_url: str | None = Field(None, max_length=2048)
     priority: int = Field(0, ge=-10, le=10)
 
@@ -179,7 +186,8 @@ class _OfModel(_Body):
 
 
 class Remesh(_OfModel):
-    """A finished task's asset with another budget, size or other formats; its views and field are kept."""
+    """A model with another budget, size or other formats. Of a task that generated it, views and field are
+    kept; any other mesh is decimated, and its look baked onto the result."""
 
     target_formats: list[TargetFormat] | None = Field(None, min_length=1, max_length=11)
     topology: Literal["triangle", "quad"] | None = Field(None, description="`quad` is refused.")
@@ -190,13 +198,13 @@ class Remesh(_OfModel):
 
 
 class Convert(_OfModel):
-    """A finished task's asset in other formats."""
+    """A model in other formats."""
 
     target_formats: list[TargetFormat] = Field(min_length=1, max_length=11)
 
 
 class Resize(_OfModel):
-    """A finished task's asset at another height."""
+    """A model at another height."""
 
     resize_height: float | None = Field(None, ge=0.001, le=1000, description="Metres.")
     resize_longest_side: float | None = Field(None, description="Refused: give `resize_height`.")
@@ -205,16 +213,43 @@ class Resize(_OfModel):
 
 
 class Retexture(_OfModel):
-    """Refused: the shipped model draws an object's shape and colours together."""
+    """A model in a new look; its shape stays."""
 
-    text_style_prompt: str | None = Field(None, max_length=MAX_CHARACTERS)
-    image_style_url: ImageUrl | None = None
-    enable_original_uv: bool | None = None
-    enable_pbr: bool | None = None
+    text_style_prompt: PromptText | None = Field(
+        None, description="The whole object in its new look: `a golden barrel`, not `gold`."
+    )
+    image_style_url: ImageUrl | None = Field(
+        None, description="A picture of the look, by address or data URI."
+    )
+    enable_original_uv: bool | None = Field(
+        None, description="`false` unwraps anew; so do UVs that repeat or share texels, and several parts."
+    )
+    enable_pbr: bool | None = Field(None, description="Accepted; materials are always PBR.")
+    ai_model: str | None = Field(None, max_length=64, description="Accepted; there is one model here.")
+    target_formats: list[TargetFormat] | None = Field(None, min_length=1, max_length=11)
+    negative_prompt: PromptText | None = None
+    seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Another seed, another look (ours).")
+    preset: PresetName | None = Field(None, description="`standard` when left out (ours).")
+    strength: float | None = Field(
+        None, ge=0.05, le=1, description="1 forgets the old colours, 0.9 keeps traces of them (ours)."
+    )
+    grain: float | None = Field(
+        None, ge=0, le=1, description="How much of the old texture's fine grain is kept (ours)."
+    )
+    texture_size: int | None = Field(None, ge=512, le=4096, description="In pixels (ours).")
+
+    @model_validator(mode="after")
+    def _look(self) -> Retexture:
+        if self.text_style_prompt is None and self.image_style_url is None:
+            raise ValueError("give text_style_prompt, image_style_url, or both")
+        return self
 
 
 class UvUnwrap(_OfModel):
-    """Refused."""
+    """A model unwrapped anew: all parts in one atlas, materials baked into it."""
+
+    target_formats: list[TargetFormat] | None = Field(None, min_length=1, max_length=11)
+    texture_size: int | None = Field(None, ge=512, le=4096, description="In pixels (ours).")
 
 
 class Created(BaseModel):

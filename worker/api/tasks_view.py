@@ -42,6 +42,8 @@ PREVIEW, TURNTABLE, REPORT, RECEIPT = "preview.png", "turntable.mp4", "report.js
 def task_type(job: JobInfo) -> TaskType:
     """What kind of task made the job; jobs of the native API look like their nearest relative."""
     known: TaskType | None = job.client.get("type")
+    if known is None and job.kind != "generate":
+        return "retexture" if job.kind == "retexture" else "convert"
     return known or ("image-to-3d" if job.client.get("image") else "text-to-3d-preview")
 
 

@@ -113,9 +113,11 @@ def test_tasks_on_tasks(world: World):
 @pytest.mark.parametrize(
     ("path", "body", "says"),
     [
-        ("/openapi/v1/retexture", {"input_task_id": "x", "text_style_prompt": "gold"}, "Retexturing"),
-        ("/openapi/v1/uv-unwrap", {"input_task_id": "x"}, "Unwrapping"),
-        ("/openapi/v1/remesh", {"model_url": "https://example.com/a.glb"}, "input_task_id"),
+        (
+            "/openapi/v1/remesh",
+            {"model_url": "https://example.com/a.glb", "topology": "quad"},
+            "triangles",
+        ),
         (TEXT, {"mode": "preview", "prompt": "a", "topology": "quad"}, "triangles"),
         (TEXT, {"mode": "preview", "prompt": "a", "auto_size": True}, "height_m"),
         (TEXT, {"mode": "preview", "prompt": "a", "origin_at": "center"}, "floor"),

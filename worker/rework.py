@@ -1,0 +1,86 @@
+"""`rework`: a GLB unwrapped, simplified, resized or converted, by `pipeline.tools`.
+
+Planned here without loading anything heavy; `worker.rework_stages` runs it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pipeline.config import build, plain
+from pipeline.limits import POLYCOUNTS, checked_range
+from pipeline.picture_safety import PicturePolicy, picture_policy
+from render.errors import InputError
+from worker.kinds import Plan, PlannedStage
+from worker.retexturing import MODEL, checked_package
+
+if TYPE_CHECKING:
+    from worker.runner import Work
+
+REWORK_VERSION = 1
+"""Raised when the code changes what it makes."""
+
+
+@dataclass(frozen=True)
+class ReworkParams:
+    """What to do with the model."""
+
+    operation: Literal["convert", "simplify", "unwrap"]
+    """`convert` keeps mesh and materials; the others bake them onto fewer triangles, or onto new UVs."""
+    polycount: int | None = None
+    """Most triangles, of `simplify`."""
+    texture_size: int | None = None
+    height_m: float | None = None
+    formats: tuple[str, ...] = ("glb",)
+    name: str | None = None
+    """Of the files, without suffix."""
+    device: str | None = None
+    """Changes nothing: all of it runs on the processor."""
+
+
+class Rework:
+    """The kind `rework`; its input `model` is a GLB."""
+
+    name = "rework"
+
+    def __init__(self, picture_policy: str = "offline", known_pictures: Path | None = None) -> None:
+        self._policy = picture_policy, known_pictures
+
+    @property
+    def screening(self) -> PicturePolicy:
+        """Judges pictures."""
+        return picture_policy(*self._policy)
+
+    def plan(self, params: Mapping[str, Any], inputs: Mapping[str, str], device: str) -> Plan:
+        asked = build(ReworkParams, dict(params))
+        if set(inputs) != {MODEL}:
+            raise InputError(f"inputs: exactly one is taken, {MODEL}: a GLB.")
+        if (asked.operation == "simplify") != (asked.polycount is not None):
+            raise InputError("polycount belongs to the operation simplify, and is needed there.")
+        if asked.polycount is not None:
+            checked_range("polycount", asked.polycount, POLYCOUNTS)
+        checked_package(asked.height_m, asked.texture_size, asked.formats, asked.name)
+        stages = (
+            PlannedStage("rework", "cpu", 0.6),
+            PlannedStage("preview", "cpu", 0.35),
+            PlannedStage("finish", "cpu", 0.05),
+        )
+        return Plan(plain(asked), 0, stages, _revision(self.screening.name))  # type: ignore[arg-type]
+
+    def run(self, stage: str, work: Work) -> None:
+        from worker.rework_stages import run_stage
+
+        run_stage(stage, work, self.screening)
+
+
+@cache
+def _revision(screening: str) -> str:
+    decides = json.dumps([version("maquette"), REWORK_VERSION, screening])
+    return hashlib.sha256(decides.encode()).hexdigest()

@@ -1,7 +1,8 @@
 """The embedded broker: a folder of small files that kombu takes for a broker.
 
 A doorbell is a file that appears by a rename and is taken by an unlink, so it is read whole and by one.
-Nothing else is kept: the folder may vanish at any time and comes back with the next bell. kombu's own
+Nothing else is kept: the folder may vanish at any time and comes back with the next bell, and no more bells
+than wake everybody are hung up, however many stages wait. kombu's own
 `filesystem` transport may read a message that is half written, and holds on to its folder.
 """
 
@@ -18,6 +19,9 @@ from typing import Any
 from kombu.transport import TRANSPORT_ALIASES, virtual
 
 SCHEME = "bells"
+ENOUGH = 64
+"""So many bells wake all workers of a machine: who answers one looks for work, and goes on while there is
+any. More would only make more to look through."""
 
 
 class Channel(virtual.Channel):
@@ -34,6 +38,8 @@ class Channel(virtual.Channel):
             return []
 
     def _put(self, queue: str, message: dict[str, Any], **_: Any) -> None:
+        if self._size(queue) >= ENOUGH:
+            return
         folder = self._folder / queue
         name = f"{time.time_ns():020d}-{secrets.token_hex(4)}"
         for attempt in range(3):

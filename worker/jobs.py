@@ -314,7 +314,7 @@ class Jobs:
         sha256 = self.store.put(path)
         with self.database.write() as connection:
             file = FileRef(sha256, path.stat().st_size, mime)
-            queue.keep_artefact(connection, file, self.store.has)
+            queue.keep_artefacts(connection, [file], self.store.has)
             values = {"name": name[:120], "expires": now() + self.settings.keep_uploads_s}
             connection.execute(
                 insert(connection, upload)

@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+    SummaryMetricFamily,
+)
 from sqlalchemy import Connection, func, select
 
-from worker.database import Database, insert, now
+from worker.database import Database, at_the_end, now
 from worker.schema import ACTIVE_JOB_STATES, artefact, job, stage, tally, webhook_out
+from worker.statements import counted
 
 ABOUT = {
     "jobs": "Jobs that were admitted.",
@@ -18,17 +26,41 @@ ABOUT = {
     "job_seconds": "Seconds from their admission to their end.",
     "stage_ends": "Attempts at stages, by their outcome; worker_lost are leases that ran out.",
     "stage_seconds": "Seconds that attempts took.",
+    "durations": "How long attempts at stages took, by their outcome.",
+    "asset_quality": "Numbers of finished assets' reports, by model revision and preset; sum / count is the mean.",
 }
 
 
+QUALITY_SUM, QUALITY_COUNT = "asset_quality_sum", "asset_quality_count"
+"""Counted by `worker.quality`."""
+BUCKETS_S = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0, 3000.0)
+"""Upper bounds of the seconds that attempts took."""
+
+
+def bucket_of(seconds: float) -> str:
+    """The label `le` of the first bound that is not exceeded."""
+    return next((f"{bound:g}" for bound in BUCKETS_S if seconds <= bound), "+Inf")
+
+
 def count(connection: Connection, name: str, labels: Mapping[str, str], by: float = 1.0) -> None:
-    """Adds to a counter, in the transaction of what is counted."""
+    """Adds to a counter, in the transaction of what is counted, at its end."""
     text = json.dumps(dict(labels), sort_keys=True, separators=(",", ":"))[:160]
-    connection.execute(
-        insert(connection, tally)
-        .values(name=name, labels=text, value=by)
-        .on_conflict_do_update(index_elements=["name", "labels"], set_={"value": tally.c.value + by})
-    )
+    at_the_end(connection, _Counts).sums[name, text] += by
+
+
+class _Counts:
+    """What a transaction counted, by name and labels. Written in one order, so that two do not wait for each
+    other; last, because all transactions share these rows."""
+
+    place = 2
+
+    def __init__(self) -> None:
+        self.sums: defaultdict[tuple[str, str], float] = defaultdict(float)
+
+    def write(self, connection: Connection) -> None:
+        sums = sorted(self.sums.items())
+        rows = [{"name": name, "labels": text, "value": by} for (name, text), by in sums]
+        connection.execute(counted(connection.dialect.name), rows)
 
 
 def exposition(database: Database) -> bytes:
@@ -51,14 +83,49 @@ class _Numbers:
 
 
 def _counters(connection: Connection) -> Iterator[Metric]:
-    found: dict[str, CounterMetricFamily] = {}
+    sums: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
+    buckets: dict[tuple[tuple[str, str], ...], dict[str, float]] = {}
     for row in connection.execute(select(tally).order_by(tally.c.name, tally.c.labels)):
         labels = json.loads(row.labels)
-        if row.name not in found:
-            about = ABOUT.get(row.name, row.name)
-            found[row.name] = CounterMetricFamily(f"maquette_{row.name}", about, labels=sorted(labels))
-        found[row.name].add_metric([labels[name] for name in sorted(labels)], row.value)
-    yield from found.values()
+        bound = labels.pop("le", None)
+        key = tuple(sorted(labels.items()))
+        own = sums.setdefault(row.name, {})
+        own[key] = own.get(key, 0.0) + row.value
+        if bound is not None:
+            counted_in = buckets.setdefault(key, {})
+            counted_in[bound] = counted_in.get(bound, 0.0) + row.value
+    seconds = sums.get("stage_seconds", {})
+    quality = {name: sums.pop(name, {}) for name in (QUALITY_SUM, QUALITY_COUNT)}
+    for name, own in sums.items():
+        about = ABOUT.get(name, name)
+        family = CounterMetricFamily(f"maquette_{name}", about, labels=[k for k, _ in next(iter(own))])
+        for key, value in own.items():
+            family.add_metric([v for _, v in key], value)
+        yield family
+    if buckets:
+        yield _durations(buckets, seconds)
+    if quality[QUALITY_COUNT]:
+        names = [k for k, _ in next(iter(quality[QUALITY_COUNT]))]
+        assets = SummaryMetricFamily("maquette_asset_quality", ABOUT["asset_quality"], labels=names)
+        for key, number in quality[QUALITY_COUNT].items():
+            assets.add_metric([v for _, v in key], int(number), quality[QUALITY_SUM].get(key, 0.0))
+        yield assets
+
+
+def _durations(
+    buckets: Mapping[tuple[tuple[str, str], ...], Mapping[str, float]],
+    seconds: Mapping[tuple[tuple[str, str], ...], float],
+) -> Metric:
+    """Attempts by how long they took; each bucket has all that took less, as Prometheus wants it."""
+    names = [k for k, _ in next(iter(buckets))]
+    family = HistogramMetricFamily("maquette_stage_duration_seconds", ABOUT["durations"], labels=names)
+    for key, own in buckets.items():
+        total, rising = 0.0, []
+        for bound in (*(f"{bound:g}" for bound in BUCKETS_S), "+Inf"):
+            total += own.get(bound, 0.0)
+            rising.append((bound, total))
+        family.add_metric([v for _, v in key], rising, seconds.get(key, 0.0))
+    return family
 
 
 def _gauges(connection: Connection) -> Iterator[Metric]:

@@ -24,25 +24,16 @@ in one order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection, and_, func, literal, select, update
 from sqlalchemy.sql.elements import ColumnElement
 
-from worker.database import Database, insert, now
-from worker.schema import (
-    ACTIVE_JOB_STATES,
-    artefact,
-    attempt,
-    job,
-    job_artefact,
-    job_result,
-    result,
-    result_file,
-    stage,
-)
+from worker import statements
+from worker.database import Database, now
+from worker.schema import ACTIVE_JOB_STATES, attempt, job, job_artefact, stage
 from worker.transitions import (
     ErrorClass,
     again_or_dead,
@@ -124,53 +115,16 @@ class Outcome:
 def claim(database: Database, queue: str, worker: str, pid: int, lease_s: float) -> Claim | None:
     """Takes the first ready stage of a queue: highest priority, then the fair turn, then age."""
     with database.write() as connection:
-        first = (
-            select(stage.c.id)
-            .join(job, job.c.id == stage.c.job_id)
-            .where(stage.c.state == "ready", stage.c.queue == queue)
-            .order_by(stage.c.priority.desc(), stage.c.turn, stage.c.id)
-            .limit(1)
-            # Both rows or neither, and without waiting: who cancels this very job has its row.
-            .with_for_update(skip_locked=True)
-        )
         taken = connection.execute(
-            update(stage)
-            .where(stage.c.id == first.scalar_subquery(), stage.c.state == "ready")
-            .values(
-                state="running",
-                epoch=stage.c.epoch + 1,
-                attempts=stage.c.attempts + 1,
-                worker=worker,
-                pid=pid,
-                lease_until=now() + lease_s,
-                progress=0.0,
-                message="",
-            )
-            .returning(
-                stage.c.id, stage.c.job_id, stage.c.seq, stage.c.name, stage.c.epoch, stage.c.attempts,
-                stage.c.checkpoint_sha,
-            )
-        ).one_or_none()  # fmt: skip
+            statements.CLAIM,
+            {"of_queue": queue, "by_worker": worker, "by_pid": pid, "by_lease_s": lease_s},
+        ).one_or_none()
         if taken is None:
             return None
-        owner = connection.execute(select(job).where(job.c.id == taken.job_id)).one()
-        if owner.state == "queued":
-            connection.execute(
-                update(job).where(job.c.id == owner.id).values(state="running", started=now(), expires=None)
-            )
-        connection.execute(
-            attempt.insert().values(
-                job_id=taken.job_id, seq=taken.seq, epoch=taken.epoch, worker=worker, started=now()
-            )
-        )
-        write_event(
-            connection, taken.job_id, "stage", {"stage": taken.name, "state": "running", "progress": 0.0}
-        )
-        inputs = connection.execute(
-            select(job_artefact.c.name, job_artefact.c.sha256).where(
-                job_artefact.c.job_id == owner.id, job_artefact.c.role == "input"
-            )
-        )
+        data = {"stage": taken.name, "state": "running", "progress": 0.0}
+        owner = write_event(connection, taken.job_id, "stage", data, statement=statements.BEGUN)
+        values = {"job_id": taken.job_id, "seq": taken.seq, "epoch": taken.epoch, "worker": worker}
+        connection.execute(statements.ATTEMPT, values)
         return Claim(
             stage_id=taken.id,
             job_id=taken.job_id,
@@ -179,17 +133,13 @@ def claim(database: Database, queue: str, worker: str, pid: int, lease_s: float)
             queue=queue,
             epoch=taken.epoch,
             attempts=taken.attempts,
-            memory_failures=connection.execute(
-                select(func.count())
-                .select_from(attempt)
-                .where(attempt.c.job_id == owner.id, attempt.c.outcome == "gpu_memory")
-            ).scalar_one(),
+            memory_failures=owner.memory_failures,
             checkpoint_sha=taken.checkpoint_sha,
             kind=owner.kind,
             params=owner.params,
             seed=owner.seed,
             device=owner.device,
-            inputs={row.name: row.sha256 for row in inputs},
+            inputs=owner.inputs,
             created=owner.created,
             traceparent=owner.traceparent,
         )
@@ -204,15 +154,16 @@ def renew(
     is no longer held.
     """
     with database.write() as connection:
-        canceled = locked_job(connection, claim.job_id).cancel_requested
         values: dict[str, Any] = {"progress": progress, "message": message[:200]}
+        if tell:
+            data = {"stage": claim.name, "state": "running", **values}
+            owner = write_event(connection, claim.job_id, "progress", data)
+        else:
+            owner = locked_job(connection, claim.job_id)
         if lease_s is not None:
             values["lease_until"] = now() + lease_s
         _change_held(connection, claim, values)
-        if tell:
-            data = {"stage": claim.name, "state": "running", "progress": progress, "message": message[:200]}
-            write_event(connection, claim.job_id, "progress", data)
-        return bool(canceled)
+        return bool(owner.cancel_requested)
 
 
 def is_canceled(database: Database, claim: Claim) -> bool:
@@ -222,7 +173,7 @@ def is_canceled(database: Database, claim: Claim) -> bool:
             select(job.c.cancel_requested).join(stage, stage.c.job_id == job.c.id).where(_held(claim))
         ).one_or_none()
     if found is None:
-        raise LeaseLostError(f"stage {claim.name} of job {claim.job_id}, epoch {claim.epoch}")
+        raise _lost(claim)
     return bool(found.cancel_requested)
 
 
@@ -230,7 +181,7 @@ def save_checkpoint(database: Database, claim: Claim, file: FileRef, has: Callab
     """Notes how far the inside of the stage is, for the next attempt. The bytes are in the store."""
     with database.write() as connection:
         locked_job(connection, claim.job_id)
-        keep_artefact(connection, file, has)
+        keep_artefacts(connection, [file], has)
         _change_held(connection, claim, {"checkpoint_sha": file.sha256})
 
 
@@ -240,49 +191,46 @@ def commit(database: Database, claim: Claim, outcome: Outcome, has: Callable[[st
 
     Called again after an error that leaves open whether the transaction went through, it finds out.
     """
-    with database.write() as connection:
-        owner = locked_job(connection, claim.job_id)
-        try:
-            _change_held(connection, claim, {"state": "done", "progress": 1.0, "checkpoint_sha": None})
-        except LeaseLostError:
+    try:
+        with database.write() as connection:
+            return _commit(connection, claim, outcome, has)
+    except LeaseLostError:
+        with database.read() as connection:
             if _was_committed(connection, claim):
                 return None
-            raise
-        end_attempt(
-            connection, claim, "done",
-            gpu_s=outcome.gpu_s, peak_vram=outcome.peak_vram, peak_mb=outcome.peak_mb,
-        )  # fmt: skip
-        for name, file in outcome.files.items():
-            keep_artefact(connection, file, has)
-            row = {"job_id": claim.job_id, "name": name, "seq": claim.seq, "role": file.role}
-            values = {**row, "sha256": file.sha256}
-            connection.execute(
-                insert(connection, job_artefact)
-                .values(values)
-                .on_conflict_do_update(index_elements=["job_id", "name"], set_=values)
-            )
-        for made in outcome.results:
-            _keep_result(connection, claim, made, has)
-        if outcome.model_revisions:
-            connection.execute(
-                update(job).where(job.c.id == claim.job_id).values(model_revisions=outcome.model_revisions)
-            )
-        write_event(
-            connection, claim.job_id, "stage",
-            {"stage": claim.name, "state": "done", "progress": 1.0, "files": sorted(outcome.files)},
-        )  # fmt: skip
-        if owner.cancel_requested:
-            end_job(connection, claim.job_id, "canceled")
-            return None
-        following = connection.execute(
-            update(stage)
-            .where(stage.c.job_id == claim.job_id, stage.c.seq == claim.seq + 1, stage.c.state == "blocked")
-            .values(state="ready", rung_at=now())
-            .returning(stage.c.queue)
-        ).scalar_one_or_none()
-        if following is None:
-            end_job(connection, claim.job_id, "succeeded")
-        return following
+        raise
+
+
+def _commit(connection: Connection, claim: Claim, outcome: Outcome, has: Callable[[str], bool]) -> str | None:
+    data = {"stage": claim.name, "state": "done", "progress": 1.0, "files": sorted(outcome.files)}
+    changes = {"model_revisions": outcome.model_revisions} if outcome.model_revisions else {}
+    owner = write_event(connection, claim.job_id, "stage", data, changes)  # the job's row is locked now
+    following = _done(connection, claim, follow=not owner.cancel_requested)
+    end_attempt(
+        connection, claim, "done",
+        gpu_s=outcome.gpu_s, peak_vram=outcome.peak_vram, peak_mb=outcome.peak_mb,
+    )  # fmt: skip
+    _keep(connection, claim, outcome, has)
+    if owner.cancel_requested:
+        end_job(connection, claim.job_id, "canceled")
+    elif following is None:
+        end_job(connection, claim.job_id, "succeeded")
+    return following
+
+
+def _done(connection: Connection, claim: Claim, follow: bool) -> str | None:
+    """The held stage is done and, with `follow`, the next one ready: its queue, if there is one."""
+    if not follow:
+        _change_held(connection, claim, {"state": "done", "progress": 1.0, "checkpoint_sha": None})
+        return None
+    changed = connection.execute(
+        statements.DONE,
+        {"of_job": claim.job_id, "of_seq": claim.seq, "of_epoch": claim.epoch, "of_next": claim.seq + 1},
+    )
+    queues = {row.seq: str(row.queue) for row in changed}
+    if claim.seq not in queues:
+        raise _lost(claim)
+    return queues.get(claim.seq + 1)
 
 
 def fail(
@@ -392,9 +340,13 @@ def _held(claim: Claim) -> ColumnElement[bool]:
     )
 
 
+def _lost(claim: Claim) -> LeaseLostError:
+    return LeaseLostError(f"stage {claim.name} of job {claim.job_id}, epoch {claim.epoch}")
+
+
 def _change_held(connection: Connection, claim: Claim, values: Mapping[str, Any]) -> None:
     if connection.execute(update(stage).where(_held(claim)).values(**values)).rowcount != 1:
-        raise LeaseLostError(f"stage {claim.name} of job {claim.job_id}, epoch {claim.epoch}")
+        raise _lost(claim)
 
 
 def _was_committed(connection: Connection, claim: Claim) -> bool:
@@ -406,37 +358,39 @@ def _was_committed(connection: Connection, claim: Claim) -> bool:
     return row is not None and row.outcome == "done"
 
 
-def keep_artefact(connection: Connection, file: FileRef, has: Callable[[str], bool]) -> None:
-    """The row of an artefact whose bytes are in the store. The row is locked before the bytes are looked
-    for, as the sweep locks it before it deletes them: neither misses the other."""
-    values = {"sha256": file.sha256, "bytes": file.bytes, "mime": file.mime}
-    connection.execute(
-        insert(connection, artefact)
-        .values(**values, created=now(), touched=now())
-        .on_conflict_do_update(index_elements=["sha256"], set_={"touched": now()})
-    )
-    if not has(file.sha256):
-        raise MissingBytesError(file.sha256)
+def keep_artefacts(connection: Connection, files: Iterable[FileRef], has: Callable[[str], bool]) -> None:
+    """The rows of artefacts whose bytes are in the store. A row is locked before its bytes are looked for, as
+    the sweep locks it before it deletes them: neither misses the other. Rows are locked in one order."""
+    known = {file.sha256: file for file in files}
+    if not known:
+        return
+    rows = [{"sha256": sha256, "bytes": f.bytes, "mime": f.mime} for sha256, f in sorted(known.items())]
+    connection.execute(statements.kept_artefacts(connection.dialect.name), rows)
+    for sha256 in known:
+        if not has(sha256):
+            raise MissingBytesError(sha256)
 
 
-def _keep_result(connection: Connection, claim: Claim, made: StageResult, has: Callable[[str], bool]) -> None:
-    """A result by its content key. Another job may have made the same: the first one's stays."""
-    row = {"key": made.key, "name": made.name, "seconds": made.seconds, "peak_mb": made.peak_mb}
-    connection.execute(
-        insert(connection, result)
-        .values(**row, created=now(), used=now())
-        .on_conflict_do_update(index_elements=["key"], set_={"used": now()})
+def _keep(connection: Connection, claim: Claim, outcome: Outcome, has: Callable[[str], bool]) -> None:
+    """The files of a stage, and its results by their content keys. Another job may have made the same: the
+    first one's stay."""
+    results = sorted(outcome.results, key=lambda made: made.key)
+    keep_artefacts(
+        connection, [*outcome.files.values(), *(f for made in results for f in made.files.values())], has
     )
-    for name, file in made.files.items():
-        keep_artefact(connection, file, has)
-        values = {"key": made.key, "name": name, "sha256": file.sha256}
-        connection.execute(
-            insert(connection, result_file)
-            .values(values)
-            .on_conflict_do_update(index_elements=["key", "name"], set_={"sha256": file.sha256})
-        )
-    connection.execute(
-        insert(connection, job_result)
-        .values(job_id=claim.job_id, key=made.key, seq=claim.seq)
-        .on_conflict_do_nothing()
-    )
+    dialect = connection.dialect.name
+    if outcome.files:
+        rows = [
+            {"job_id": claim.job_id, "name": name, "seq": claim.seq, "role": f.role, "sha256": f.sha256}
+            for name, f in outcome.files.items()
+        ]
+        connection.execute(statements.kept_files(dialect), rows)
+    if not results:
+        return
+    rows = [{"key": r.key, "name": r.name, "seconds": r.seconds, "peak_mb": r.peak_mb} for r in results]
+    connection.execute(statements.kept_results(dialect), rows)
+    rows = [{"key": r.key, "name": name, "sha256": f.sha256} for r in results for name, f in r.files.items()]
+    if rows:
+        connection.execute(statements.kept_result_files(dialect), rows)
+    rows = [{"job_id": claim.job_id, "key": r.key, "seq": claim.seq} for r in results]
+    connection.execute(statements.kept_for_job(dialect), rows)

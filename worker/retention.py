@@ -2,7 +2,7 @@
 
 Rows go first: a job takes its references with it, a result goes when no job has used it for a while. Then
 artefacts are marked by what still refers to them, and swept when nobody has touched them for a grace.
-The row of an artefact is locked while its bytes are deleted, and `queue.keep_artefact` locks it before it
+The row of an artefact is locked while its bytes are deleted, and `queue.keep_artefacts` locks it before it
 looks for the bytes: a commit either keeps the bytes from the sweep or finds them gone and says so.
 """
 

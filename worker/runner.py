@@ -14,7 +14,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -41,8 +41,9 @@ from worker.identity import worker_name
 from worker.kinds import Kind, kind_named
 from worker.mime import mime_of
 from worker.queue import Claim, FileRef, LeaseLostError, MissingBytesError, Outcome, StageResult
-from worker.schema import result, result_file
+from worker.schema import result_file
 from worker.settings import Settings
+from worker.statements import KNOWN_RESULT
 from worker.store import DamagedError, Store, store_at
 from worker.transitions import ErrorClass
 
@@ -56,6 +57,8 @@ T = TypeVar("T")
 CHECKPOINT_MIME = "application/x-maquette-checkpoint"
 COMMIT_TRIES_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 """Waits between tries to reach a database that does not answer: over a minute in all."""
+TURN_S = 60.0
+"""A task begins no other stage after so long, so that its message is not held for hours."""
 
 
 class StageReachedError(Exception):
@@ -106,7 +109,7 @@ class StoredCheckpoints(Checkpoints):
     def _bring(self, name: str, key: str) -> None:
         """Puts a known result in its place, when all of its bytes can be had."""
         with self._database.read() as connection:
-            known = connection.execute(select(result).where(result.c.key == key)).one_or_none()
+            known = connection.execute(KNOWN_RESULT, {"of_key": key}).one_or_none()
             if known is None:
                 return
             files = connection.execute(select(result_file).where(result_file.c.key == key)).all()
@@ -138,6 +141,8 @@ class Work:
     _runner: Runner
     _database: Database
     _store: Store
+    _put: dict[tuple[Path, int, int, int], str] = field(default_factory=dict)
+    """Hashes of files that are in the store, by path and version."""
 
     @property
     def save_every_s(self) -> float:
@@ -198,7 +203,11 @@ class Work:
             )
 
     def _stored(self, path: Path, role: str) -> FileRef:
-        return FileRef(self._store.put(path), path.stat().st_size, mime_of(path.name), role)
+        found = path.stat()
+        version = (path, found.st_ino, found.st_size, found.st_mtime_ns)
+        if version not in self._put:  # a file may be delivered, and kept with its stage's result
+            self._put[version] = self._store.put(path)
+        return FileRef(self._put[version], found.st_size, mime_of(path.name), role)
 
 
 class Runner:
@@ -217,6 +226,21 @@ class Runner:
         from worker.warm import Models
 
         return Models()
+
+    def run_ready(self, queue_name: str, ring: Callable[[str], object]) -> None:
+        """Runs stages of a queue until none is ready, or for `TURN_S`. `ring` is called with the queue of a
+        stage that is ready now and that this worker does not come for."""
+        begun = time.monotonic()
+        while True:
+            claim, following = self.run_next(queue_name)
+            if claim is None:
+                return
+            again = not self.stopping.is_set() and time.monotonic() - begun < TURN_S
+            # One more is ready in this queue, and this worker takes one: no other need be woken.
+            if following is not None and not (again and following == queue_name):
+                ring(following)
+            if not again:
+                return
 
     def run_next(self, queue_name: str) -> tuple[Claim | None, str | None]:
         """Runs the first ready stage of a queue. The claim (None when there was nothing to do), and the queue

@@ -84,6 +84,8 @@ class FolderStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._synced: set[str] = set()
+        """Folders `ab` whose names this process has synced."""
         try:
             (folder / "sha256").mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -105,7 +107,6 @@ class FolderStore:
             final = self.path(digest)
             if final.is_file() and final.stat().st_size == path.stat().st_size:
                 return digest
-            known = final.parent.is_dir()
             final.parent.mkdir(parents=True, exist_ok=True)
             part = final.parent / f".{digest[:16]}-{secrets.token_hex(6)}{PART}"
             try:
@@ -123,8 +124,17 @@ class FolderStore:
             except BaseException:
                 part.unlink(missing_ok=True)
                 raise
-        _sync_folders(final.parent, final.parent if known else self._folder)
+        self._sync_names(final.parent)
         return digest
+
+    def _sync_names(self, folder: Path) -> None:
+        """Makes the names in a folder `ab/cd`, and the folders' own, survive a power cut."""
+        _sync(folder)
+        _sync(folder.parent)
+        if folder.parent.name not in self._synced:
+            _sync(self._folder / "sha256")
+            _sync(self._folder)
+            self._synced.add(folder.parent.name)
 
     def has(self, sha256: str) -> bool:
         return self.path(sha256).is_file()
@@ -178,14 +188,9 @@ def store_at(settings: Settings) -> Store:
     return FolderStore(Path(settings.store))
 
 
-def _sync_folders(folder: Path, up_to: Path) -> None:
-    """Makes the names in a folder, and the folder's own, survive a power cut."""
-    while True:
-        handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-        if folder == up_to:
-            return
-        folder = folder.parent
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,5 +1,6 @@
-"""Celery: one task per stage. A message says only that there is something to do in a queue; which stage, the
-worker finds in the database (`worker.queue.claim`).
+"""Celery: tasks that run stages. A message says only that there is something to do in a queue; which stage,
+the worker finds in the database (`worker.queue.claim`). A task goes on to the next stage while one is ready
+(`worker.runner.Runner.run_ready`), so that a full queue is drained without a message for each stage.
 
 Messages are acknowledged late, with a prefetch of one: a busy worker then holds no bell that an idle one
 could answer. A message that is delivered twice or lost because of that does no harm.
@@ -169,9 +170,7 @@ def run_worker(settings: Settings, queue: str) -> int:
 
     @app.task(name=TASK)
     def stage(queue: str) -> None:
-        _, following = child.runner().run_next(queue)
-        if following is not None:
-            bell.ring(following)
+        child.runner().run_ready(queue, bell.ring)
 
     def stop(**_: Any) -> None:
         from billiard import active_children

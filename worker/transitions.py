@@ -8,6 +8,8 @@ these say what it means, inside the transaction of the caller:
 * An end is never left: `end_job` matches active jobs alone, and with it nothing of the job can be claimed.
 * Attempts are counted by the class of their end; what has used them up is dead (`again_or_dead`).
 * Events are numbered by the job's row, without gaps, in the order of the commits (`write_event`).
+
+A stage costs a worker a dozen round trips to the database; `python -m bench.job_queue` says what that makes.
 """
 
 from __future__ import annotations
@@ -16,12 +18,14 @@ import random
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from sqlalchemy import Connection, Row, delete, func, select, update
+from sqlalchemy import Connection, Row, func, select, update
+from sqlalchemy.sql.selectable import TypedReturnsRows
 
 from render.errors import MaquetteError
-from worker.database import now
-from worker.metrics import count
-from worker.schema import ACTIVE_JOB_STATES, attempt, event, job, job_result, stage, webhook_out
+from worker.database import at_the_end, now
+from worker.metrics import bucket_of, count
+from worker.schema import attempt, job, stage, webhook_out
+from worker.statements import ATTEMPT_ENDED, EVENTS, JOB_ENDED, RESULTS_LEFT, TOLD
 
 ErrorClass = Literal["input", "gpu_memory", "infrastructure", "worker_lost", "stuck", "bug"]
 
@@ -90,12 +94,11 @@ def _ends(connection: Connection, row: Any, error_class: ErrorClass) -> int:
 def end_attempt(connection: Connection, row: Any, outcome: str, **values: Any) -> None:
     """Closes the attempt of a claim or of a stage's row, and counts it."""
     ended = connection.execute(
-        update(attempt)
-        .where(attempt.c.job_id == row.job_id, attempt.c.seq == row.seq, attempt.c.epoch == row.epoch)
-        .values(ended=now(), outcome=outcome, **values)
-        .returning(attempt.c.ended - attempt.c.started)
+        ATTEMPT_ENDED,
+        {"of_job": row.job_id, "of_seq": row.seq, "of_epoch": row.epoch, "outcome": outcome, **values},
     ).scalar_one()
-    count(connection, "stage_ends", {"stage": row.name, "outcome": outcome})
+    bucket = bucket_of(ended)
+    count(connection, "stage_ends", {"stage": row.name, "outcome": outcome, "le": bucket})
     count(connection, "stage_seconds", {"stage": row.name, "outcome": outcome}, max(0.0, ended))
 
 
@@ -108,21 +111,20 @@ def end_job(
 ) -> None:
     """The job's one end: nothing of it is to be claimed any more, and who asked is told."""
     ended = connection.execute(
-        update(job)
-        .where(job.c.id == job_id, job.c.state.in_(ACTIVE_JOB_STATES))
-        .values(state=state, finished=now(), expires=None, error_class=error_class, error=message)
-        .returning(job.c.kind, job.c.callback_url, job.c.finished - job.c.created)
+        JOB_ENDED, {"of_job": job_id, "state": state, "error_class": error_class, "error": message}
     ).one_or_none()
     if ended is None:
         return
-    kind, callback_url, seconds = ended
-    connection.execute(
-        update(stage)
-        .where(stage.c.job_id == job_id, stage.c.state.not_in(("done", "dead")))
-        .values(state="canceled", checkpoint_sha=None)
-    )
-    connection.execute(delete(job_result).where(job_result.c.job_id == job_id))
-    write_event(connection, job_id, "job", {"state": state, "error_class": error_class, "message": message})
+    kind, callback_url, seq, seconds = ended
+    if state != "succeeded":  # then all stages are done
+        connection.execute(
+            update(stage)
+            .where(stage.c.job_id == job_id, stage.c.state.not_in(("done", "dead")))
+            .values(state="canceled", checkpoint_sha=None)
+        )
+    connection.execute(RESULTS_LEFT, {"of_job": job_id})
+    data = {"state": state, "error_class": error_class, "message": message}
+    at_the_end(connection, _Events).add(job_id, seq, "job", data)
     if callback_url:
         values = {"job_id": job_id, "url": callback_url, "tries": 0, "next_at": now(), "state": "pending"}
         connection.execute(webhook_out.insert().values(**values))
@@ -130,14 +132,34 @@ def end_job(
     count(connection, "job_seconds", {"kind": kind, "state": state}, max(0.0, seconds))
 
 
-def write_event(connection: Connection, job_id: str, type: str, data: Mapping[str, Any]) -> None:
-    """Writes an event. The job's row counts them, and is locked by it: the order is that of the commits."""
-    seq = connection.execute(
-        update(job)
-        .where(job.c.id == job_id)
-        .values(events=job.c.events + 1, updated=now())
-        .returning(job.c.events)
-    ).scalar_one()
-    connection.execute(
-        event.insert().values(job_id=job_id, seq=seq, type=type, data=dict(data), created=now())
-    )
+def write_event(
+    connection: Connection,
+    job_id: str,
+    type: str,
+    data: Mapping[str, Any],
+    changes: Mapping[str, Any] | None = None,
+    statement: TypedReturnsRows[Any] = TOLD,
+) -> Row[Any]:
+    """Writes an event at the transaction's end, and now its number and `changes` into the job's row: what
+    `statement` (`statements.TOLD` or `BEGUN`) returns of it. The row counts events and is locked by it: their
+    order is that of the commits, and who begins with an event needs no `locked_job`."""
+    told = connection.execute(statement, {"of_job": job_id, **(changes or {})}).one_or_none()
+    if told is None:
+        raise UnknownJobError(f"There is no job {job_id}.")
+    at_the_end(connection, _Events).add(job_id, told.events, type, data)
+    return told
+
+
+class _Events:
+    """Events of a transaction."""
+
+    place = 1
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+
+    def add(self, job_id: str, seq: int, type: str, data: Mapping[str, Any]) -> None:
+        self.rows.append({"job_id": job_id, "seq": seq, "type": type, "data": dict(data)})
+
+    def write(self, connection: Connection) -> None:
+        connection.execute(EVENTS, self.rows)

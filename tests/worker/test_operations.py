@@ -19,7 +19,7 @@ from sqlalchemy import inspect
 
 from pipeline.cli import invoke
 from render.errors import InputError
-from worker import queue
+from worker import bells, queue
 from worker.database import Database
 from worker.health import examine
 from worker.identity import is_dead, worker_name
@@ -102,6 +102,8 @@ def test_bells_in_a_folder(settings: Settings):
     assert bell.ring("gpu", 3)
     assert bell.ring("cpu")
     assert (bell.waiting("gpu"), bell.waiting("cpu")) == (3, 1)
+    assert bell.ring("cpu", 2 * bells.ENOUGH)  # no more than wake everybody
+    assert bell.waiting("cpu") == bells.ENOUGH
     shutil.rmtree(settings.bells)
     assert bell.waiting("gpu") == 0
     assert bell.ring("gpu")

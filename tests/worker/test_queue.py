@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from sqlalchemy import func, select, update
+from sqlalchemy import event, func, select, update
 
 from render.errors import InputError
 from tests.worker.probe import Probe
@@ -17,9 +17,10 @@ from worker import overdue, queue
 from worker.database import now
 from worker.jobs import BusyError, ConflictError, Jobs, Submission
 from worker.kinds import Plan
-from worker.queue import Claim, FileRef, LeaseLostError, MissingBytesError, Outcome
+from worker.metrics import count, exposition
+from worker.queue import Claim, FileRef, LeaseLostError, MissingBytesError, Outcome, StageResult
 from worker.schema import attempt, job, stage, webhook_out
-from worker.transitions import UnknownJobError
+from worker.transitions import UnknownJobError, write_event
 
 
 def submit(jobs: Jobs, owner: str = "me", priority: int = 0, **params: Any) -> str:
@@ -211,6 +212,52 @@ def test_cancel_races_completion_and_one_wins(jobs: Jobs):
         other.join()
         assert jobs.get(job_id).state in ("succeeded", "canceled")
         assert not any(one.state == "running" for one in jobs.get(job_id).stages)
+
+
+def test_a_stage_costs_few_round_trips(jobs: Jobs):
+    """Every statement is a round trip to a server; more than these is a slower queue."""
+    sent: list[str] = []
+    record = lambda c, cursor, statement, *_: sent.append(statement)  # noqa: E731
+    event.listen(jobs.database.engine, "before_cursor_execute", record)
+    submit(jobs, queues=["gpu", "gpu"])
+    sent.clear()
+    held = claimed(jobs)
+    assert len([one for one in sent if not one.startswith("BEGIN")]) == 4, sent
+    sent.clear()
+    files = {f"{i}.bin": FileRef(f"{i:064}", 1, "x") for i in range(5)}
+    made = StageResult("1" * 64, "stage0", 1.0, 1.0, files)
+    assert commit(jobs, held, Outcome(files=files, results=[made])) == "gpu"
+    assert len([one for one in sent if not one.startswith("BEGIN")]) == 10, sent
+    held = claimed(jobs)
+    sent.clear()
+    assert commit(jobs, held) is None
+    assert len([one for one in sent if not one.startswith("BEGIN")]) == 7, sent
+
+
+def test_what_a_transaction_counts_and_tells_goes_with_it(jobs: Jobs):
+    """Events and counters are written at a transaction's end, and not at all when it is broken off."""
+    job_id = submit(jobs)
+
+    def broken_off() -> None:
+        with jobs.database.write() as connection:
+            write_event(connection, job_id, "job", {})
+            count(connection, "jobs", {"kind": "probe"})
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        broken_off()
+    assert [event.seq for event in jobs.events_since(job_id)] == [1]
+    assert b'maquette_jobs_total{kind="probe"} 1.0' in exposition(jobs.database)
+    with jobs.database.write() as connection:
+        assert write_event(connection, job_id, "a", {"n": 1}).events == 2
+        assert write_event(connection, job_id, "b", {"n": 2}).events == 3
+        count(connection, "jobs", {"kind": "probe"})
+        count(connection, "jobs", {"kind": "probe"}, 2.0)
+    assert [(e.seq, e.type, e.data) for e in jobs.events_since(job_id, 1)] == [
+        (2, "a", {"n": 1}),
+        (3, "b", {"n": 2}),
+    ]
+    assert b'maquette_jobs_total{kind="probe"} 4.0' in exposition(jobs.database)
 
 
 def test_many_claim_at_once_and_each_stage_goes_to_one(jobs: Jobs):

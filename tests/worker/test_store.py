@@ -175,8 +175,8 @@ def test_a_commit_after_the_sweep_finds_the_bytes_gone(jobs: Jobs, tmp_path: Pat
 def test_a_touch_keeps_what_is_about_to_be_used(jobs: Jobs, tmp_path: Path):
     file = put(jobs, b"made before", tmp_path)
     with jobs.database.write() as connection:
-        queue.keep_artefact(connection, file, jobs.store.has)
+        queue.keep_artefacts(connection, [file], jobs.store.has)
     age(jobs, artefact, "touched", 2 * DAY_S)
     with jobs.database.write() as connection:
-        queue.keep_artefact(connection, file, jobs.store.has)
+        queue.keep_artefacts(connection, [file], jobs.store.has)
     assert sweep(jobs).artefacts == 0

@@ -16,6 +16,8 @@ from render.errors import InputError
 
 MAX_CHARACTERS = 600
 """The text encoder reads 128 word pieces, about 600 characters of English; the rest would be ignored."""
+MAX_PICTURES = 4
+"""Of one object, in one prompt."""
 
 
 def clean_text(text: str, name: str = "prompt") -> str:
@@ -38,7 +40,8 @@ class Prompt:
 
     text: str = ""
     image: Image.Image | None = None
-    """RGBA, square, the object cut out (see `pipeline.cutout`)."""
+    """RGBA, the object cut out (see `pipeline.cutout`): a square, or up to four squares side by side, which
+    are pictures of one object."""
     negative: str = ""
 
     def __post_init__(self) -> None:
@@ -48,8 +51,21 @@ class Prompt:
             raise InputError(
                 "The prompt is empty. Say what to make, such as: a wooden barrel, or give --image."
             )
-        if self.image is not None and (self.image.mode != "RGBA" or self.image.width != self.image.height):
+        if self.image is None:
+            return
+        count, rest = divmod(self.image.width, self.image.height)
+        if self.image.mode != "RGBA" or rest or count > MAX_PICTURES:
             raise InputError(
-                f"A prompt's image is square RGBA; this one is {self.image.mode} of {self.image.size}. "
-                "Use pipeline.cutout.cut_out."
+                f"A prompt's image is square RGBA, or up to {MAX_PICTURES} squares side by side; this one is "
+                f"{self.image.mode} of {self.image.size}. Use pipeline.run.prepare_image."
             )
+
+    @property
+    def pictures(self) -> tuple[Image.Image, ...]:
+        """The squares of the image."""
+        if self.image is None:
+            return ()
+        side = self.image.height
+        if self.image.width == side:
+            return (self.image,)
+        return tuple(self.image.crop((x, 0, x + side, side)) for x in range(0, self.image.width, side))

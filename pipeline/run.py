@@ -28,7 +28,7 @@ from pipeline.observer import Observer, Unobserved
 from pipeline.output_directory import STAGES_DIRECTORY, checked_directory, disk_errors, locked_stages
 from pipeline.picture_safety import PicturePolicy, picture_policy, screen_pictures
 from pipeline.preset import Preset, load_preset
-from pipeline.prompt import Prompt
+from pipeline.prompt import MAX_PICTURES, Prompt
 from pipeline.request import Device, Request, checked_formats, slug
 from pipeline.run_order import Runner
 from pipeline.source import ModelSource, ViewModel
@@ -36,12 +36,15 @@ from render.errors import InputError
 
 REQUEST_FILE = "request.json"
 
+Picture = str | Path | Image.Image
+"""A file, or pixels."""
+
 
 def generate(
     prompt: str = "",
     *,
     out: str | Path,
-    image: str | Path | Image.Image | None = None,
+    image: Picture | Sequence[Picture] | None = None,
     negative: str = "",
     preset: str | Path | Preset = "standard",
     seed: int = 0,
@@ -56,7 +59,8 @@ def generate(
     screening: PicturePolicy | None = None,
     observer: Observer | None = None,
 ) -> Result:
-    """Makes an asset of `prompt` (text, an image, or both) in the folder `out`.
+    """Makes an asset of `prompt` (text, an image, or both) in the folder `out`. Several images are pictures
+    of one object from different sides, the front first.
 
     `polycount` (most triangles) and `texture_size` (pixels) change the preset; `height_m` is the height of
     the asset in metres. With `variants` N, seeds `seed` to `seed + N - 1` are drawn and the most consistent
@@ -124,7 +128,7 @@ def resume(
     out: str | Path,
     prompt: str | None = None,
     *,
-    image: str | Path | Image.Image | None = None,
+    image: Picture | Sequence[Picture] | None = None,
     negative: str | None = None,
     preset: str | Path | Preset | None = None,
     seed: int | None = None,
@@ -216,16 +220,34 @@ def with_changes(preset: Preset, *, polycount: int | None, texture_size: int | N
 
 
 def prepare_image(
-    image: str | Path | Image.Image | None, screening: PicturePolicy | None = None
+    image: Picture | Sequence[Picture] | None, screening: PicturePolicy | None = None
 ) -> Image.Image | None:
-    """A user's picture, read, screened whole, and cut out. `RefusedError` when the policy refuses it."""
+    """A user's picture, read, screened whole, and cut out; of several of one object the cut-outs side by
+    side. `RefusedError` when the policy refuses one."""
     if image is None:
         return None
     from pipeline.cutout import cut_out  # scikit-image takes half a second, and text needs none
 
-    whole = image if isinstance(image, Image.Image) else load_image(Path(image))
-    screen_pictures(screening or picture_policy(), [whole], "picture")
-    return cut_out(whole).image
+    given = [image] if isinstance(image, str | Path | Image.Image) else list(image)
+    if not 1 <= len(given) <= MAX_PICTURES:
+        raise InputError(f"Give 1 to {MAX_PICTURES} pictures of the object, not {len(given)}.")
+    pictures = []
+    for one in given:
+        whole = one if isinstance(one, Image.Image) else load_image(Path(one))
+        screen_pictures(screening or picture_policy(), [whole], "picture")
+        pictures.append(cut_out(whole).image)
+    return side_by_side(pictures)
+
+
+def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Square pictures in a row, all as large as the largest."""
+    if len(pictures) == 1:
+        return pictures[0]
+    side = max(picture.height for picture in pictures)
+    row = Image.new("RGBA", (side * len(pictures), side))
+    for number, picture in enumerate(pictures):
+        row.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (number * side, 0))
+    return row
 
 
 def image_sha256(image: Image.Image) -> str:

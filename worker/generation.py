@@ -40,8 +40,9 @@ from worker.kinds import Plan, PlannedStage
 if TYPE_CHECKING:
     from worker.runner import Work
 
-IMAGE = "image"
-"""Name of the picture among a job's inputs."""
+IMAGES = ("image", "image2", "image3", "image4")
+"""Names of the pictures among a job's inputs, without gaps."""
+IMAGE = IMAGES[0]
 PICTURE = "picture"
 PICTURE_VERSION = 1
 """Of the cutting out; a part of its key, as `pipeline.stage_versions.VERSIONS` is of the others'."""
@@ -70,7 +71,7 @@ class GenerateParams:
 
 
 class Generation:
-    """The kind `generate`; its input `image` is a picture."""
+    """The kind `generate`; its inputs `image`, `image2`, ... are pictures of one object, the front first."""
 
     name = "generate"
 
@@ -84,8 +85,8 @@ class Generation:
 
     def plan(self, params: Mapping[str, Any], inputs: Mapping[str, str], device: str) -> Plan:
         asked = build(GenerateParams, dict(params))
-        if unknown := sorted(inputs.keys() - {IMAGE}):
-            raise InputError(f"inputs: {unknown[0]!r} is unknown. Known: {IMAGE}.")
+        if inputs.keys() != set(IMAGES[: len(inputs)]):
+            raise InputError(f"inputs: {', '.join(sorted(inputs))}; pictures are named {', '.join(IMAGES)}.")
         text = _checked(asked, IMAGE in inputs)
         # By words alone: no weights are loaded where jobs are admitted. Later `views` asks the whole policy.
         screen_words(safety_of(asked.views_preset or asked.preset), text)

@@ -22,7 +22,7 @@ from pipeline.run import image_sha256, prepare_image, with_changes
 from pipeline.run_order import VARIANTS_FILE, Runner
 from pipeline.stages import DRAWN_FILE, SCREENING_FILE, load_drawn, load_verdict
 from render.gbuffer import ViewSet
-from worker.generation import IMAGE, PICTURE, PICTURE_VERSION, GenerateParams, generation_stages
+from worker.generation import IMAGE, IMAGES, PICTURE, PICTURE_VERSION, GenerateParams, generation_stages
 
 if TYPE_CHECKING:
     from worker.runner import Work
@@ -99,15 +99,16 @@ def _asked(params: GenerateParams, preset: Preset, image: str | None, cuda: bool
 
 
 def cut_picture(work: Work, screening: PicturePolicy) -> Image.Image:
-    """The job's picture, cut out: a stage of its own, so that it is done once."""
+    """The job's pictures, cut out: a stage of its own, so that it is done once."""
+    names = [name for name in IMAGES if name in work.claim.inputs]
 
     def cut(out: Path) -> None:
         work.progress(0.0, "cutting out")
-        picture = prepare_image(work.input(IMAGE), screening)
+        picture = prepare_image([work.input(name) for name in names], screening)
         assert picture is not None
         picture.save(out / IMAGE_FILE, format="PNG")
 
-    given = {"image": work.claim.inputs[IMAGE], "screening": screening.name}
+    given = {name: work.claim.inputs[name] for name in names} | {"screening": screening.name}
     output = work.checkpoints.run(PICTURE, PICTURE_VERSION, given, [], cut)
     return load_image(output / IMAGE_FILE)
 

@@ -35,7 +35,10 @@ def generate(
     out: Out,
     prompt: Annotated[str | None, typer.Argument(help="What to make, in English.")] = None,
     image: Annotated[
-        Path | None, typer.Option(help="A picture of it: PNG, JPEG or WebP; alone or with the prompt.")
+        list[Path] | None,
+        typer.Option(
+            help="A picture of it: PNG, JPEG or WebP; alone or with the prompt. Up to four, the front first."
+        ),
     ] = None,
     negative: Annotated[str | None, typer.Option(help="What it should not be.")] = None,
     preset: PresetName = None,
@@ -66,7 +69,7 @@ def generate(
     quiet: Quiet = False,
 ) -> None:
     """Make an asset of a prompt, an image, or both."""
-    if not resume and not (prompt or "").strip() and image is None:
+    if not resume and not (prompt or "").strip() and not image:
         raise InputError("The prompt is empty. Say what to make, such as: a wooden barrel, or give --image.")
     check_place(out, device)
     with stage_bar(quiet) as bar, Resumable(out):
@@ -80,7 +83,7 @@ def generate(
             formats,
             {"lods": lods, "collider": collider, "pivot": pivot, "lod_layout": lod_layout,
              "textures": textures, "meshes": compress},
-            image=image,
+            image=image or None,
             negative=negative,
             seed=seed,
             variants=variants,

@@ -87,7 +87,7 @@ def repaint(
         progress(step / steps, "painting")
         sigma, following = sigmas[step], sigmas[step + 1]
         velocity = sampler.velocity(
-            latents, sigma.expand(len(cameras)), rays, conditioning, config.guidance_scale
+            latents, sigma.expand(len(cameras)), rays, conditioning.turn(step), config.guidance_scale
         )
         clean = _encoded(sampler, _shaped(_decoded(sampler, latents - sigma * velocity), truth))
         latents = (1 - following) * clean + following * (latents + (1 - sigma) * velocity)

@@ -8,6 +8,7 @@ camera that looks at the origin.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,6 +45,17 @@ class Conditioning:
 
     conditional: tuple[Tensor, Tensor]
     unconditional: tuple[Tensor, Tensor]
+    others: tuple[tuple[Tensor, Tensor], ...] = ()
+    """The same of the second picture and the next, when the prompt has several."""
+
+    def turn(self, step: int) -> Conditioning:
+        """What the model is shown in a step of a run: the pictures take turns.
+
+        The network reads one reference. To show it another in every step costs nothing, and its views agree
+        with what all pictures show as well as with the mean of the velocities under each of them.
+        """
+        every = (self.conditional, *self.others)
+        return Conditioning(every[step % len(every)], self.unconditional)
 
 
 class ViewSampler:
@@ -72,12 +84,11 @@ class ViewSampler:
         """Context tokens of the prompt, and of its absence (or its negative text) for guidance."""
         dtype, device = self.transformer.dtype, self.transformer.device
         text = self.text_encoder.tokens([prompt.text, prompt.negative]).to(device, dtype)
-        reference = None
-        if prompt.image is not None:
-            reference = reference_tensor(prompt.image, REFERENCE_SIZE).to(device, dtype)
-        return Conditioning(
-            self.transformer.context(text[:1], reference), self.transformer.context(text[1:], None)
-        )
+        references: list[Tensor | None] = [
+            reference_tensor(picture, REFERENCE_SIZE).to(device, dtype) for picture in prompt.pictures
+        ]
+        first, *others = (self.transformer.context(text[:1], one) for one in references or [None])
+        return Conditioning(first, self.transformer.context(text[1:], None), tuple(others))
 
     def velocity(
         self,
@@ -138,9 +149,11 @@ class ViewSampler:
         # Noise is drawn on the CPU, so that a seed means the same on every device.
         noise = torch.randn(shape, generator=generator).to(device)
 
+        steps = itertools.count()
+
         def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
             level = sigma.to(latents).expand(len(cameras))
-            return self.velocity(latents, level, rays, conditioning, guidance_scale)
+            return self.velocity(latents, level, rays, conditioning.turn(next(steps)), guidance_scale)
 
         latents = self.integrate(noise, num_inference_steps, velocity, progress)
         views = ViewSet(cameras.to("cpu"), binary_coverage(self.decode_views(latents, cameras).to("cpu")))

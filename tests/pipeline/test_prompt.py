@@ -23,6 +23,18 @@ def test_an_image_needs_no_text():
     assert Prompt(image=Image.new("RGBA", (64, 64))).text == ""
 
 
+def test_up_to_four_pictures_stand_side_by_side():
+    row = Image.new("RGBA", (96, 32))
+    row.paste((255, 0, 0, 255), (32, 0, 64, 32))
+    pictures = Prompt(image=row).pictures
+    assert [picture.size for picture in pictures] == [(32, 32)] * 3
+    assert pictures[1].getpixel((5, 5)) == (255, 0, 0, 255)
+    assert Prompt("a barrel").pictures == ()
+    for size in ((160, 32), (48, 32), (32, 64)):
+        with pytest.raises(InputError, match="side by side"):
+            Prompt(image=Image.new("RGBA", size))
+
+
 def test_the_longest_prompt_passes_and_one_more_does_not():
     assert len(Prompt("x" * MAX_CHARACTERS).text) == MAX_CHARACTERS
     with pytest.raises(InputError, match=f"{MAX_CHARACTERS + 1} characters"):

@@ -30,7 +30,6 @@ from worker.api.jobs_schema import (
 from worker.api.jobs_view import files_of, job_view, report_of
 from worker.api.service import Service
 from worker.api.submissions import (
-    IMAGE,
     asked_job,
     checked_callback,
     checked_formats,
@@ -38,6 +37,7 @@ from worker.api.submissions import (
     picture_of,
 )
 from worker.api.tasks import CREATE_ERRORS, IdempotencyKey
+from worker.generation import IMAGE
 from worker.jobs import Submission, UnknownJobError
 from worker.schema import ACTIVE_JOB_STATES
 

@@ -19,10 +19,8 @@ from worker.api.images import image_of_url
 from worker.api.service import Service
 from worker.api.tasks_view import REPORT, kept_seed, sha_of
 from worker.fetching import FetchError, checked_target
+from worker.generation import IMAGE
 from worker.jobs import BusyError, JobInfo, Submission, UnknownJobError
-
-IMAGE = "image"
-"""Name of the picture among a job's inputs."""
 
 
 def not_yet(what: str, instead: str) -> ApiError:

@@ -19,7 +19,6 @@ from worker.api.events import HEADERS, EventHub, last_event_id, past_end, sse
 from worker.api.models import MODEL, model_of, on_model
 from worker.api.service import Service
 from worker.api.submissions import (
-    IMAGE,
     asked_job,
     checked_callback,
     checked_formats,
@@ -45,6 +44,7 @@ from worker.api.tasks_schema import (
     UvUnwrap,
 )
 from worker.api.tasks_view import jobs_of_types, task_of, task_type
+from worker.generation import IMAGE, IMAGES
 from worker.jobs import Submission, UnknownJobError
 from worker.schema import ACTIVE_JOB_STATES
 
@@ -165,7 +165,7 @@ def create_image_to_3d(
     body: ImageTo3D, service: ServiceOf, caller: Writer, key: IdempotencyKey = None
 ) -> Created:
     """An asset of one picture, by address or data URI."""
-    return _of_image(body, body.image_url, "image-to-3d", service, caller, key)
+    return _of_images(body, [body.image_url], "image-to-3d", service, caller, key)
 
 
 @router.post(
@@ -174,18 +174,13 @@ def create_image_to_3d(
 def create_multi_image_to_3d(
     body: MultiImageTo3D, service: ServiceOf, caller: Writer, key: IdempotencyKey = None
 ) -> Created:
-    """An asset of pictures of one object. More than one is refused."""
-    if len(body.image_urls) > 1:
-        raise not_yet(
-            "Generating from several pictures",
-            "Send the best one alone; with known camera poses, maquette reconstruct reads many.",
-        )
-    return _of_image(body, body.image_urls[0], "multi-image-to-3d", service, caller, key)
+    """An asset of one to four pictures of one object, the front first."""
+    return _of_images(body, body.image_urls, "multi-image-to-3d", service, caller, key)
 
 
-def _of_image(
+def _of_images(
     body: ImageTo3D | MultiImageTo3D,
-    url: str,
+    urls: list[str],
     kind: Literal["image-to-3d", "multi-image-to-3d"],
     service: Service,
     caller: Caller,
@@ -194,7 +189,7 @@ def _of_image(
     _refuse_shape(body)
     formats = checked_formats(service, body.target_formats)
     callback_url = checked_callback(service, body.callback_url)
-    picture = picture_of(service, caller.owner, url)
+    pictures = [picture_of(service, caller.owner, url) for url in urls]
     params = {
         "preset": "standard",
         **_additions(body, body.target_polycount, body.texture_resolution),
@@ -204,7 +199,7 @@ def _of_image(
     submission = Submission(
         "generate",
         params,
-        {IMAGE: picture},
+        dict(zip(IMAGES, pictures, strict=False)),
         priority=body.priority,
         client={"type": kind, "image": True},
         callback_url=callback_url,

@@ -156,7 +156,7 @@ class ImageTo3D(_Shape, Additions):
 
 
 class MultiImageTo3D(_Shape, Additions):
-    """Several pictures of one object. More than one is refused: the shipped model reads one."""
+    """One to four pictures of one object, the front first."""
 
     image_urls: list[ImageUrl] = Field(min_length=1, max_length=4)
     prompt: PromptText | None = Field(None, description="Words beside the pictures (ours).")

@@ -78,6 +78,23 @@ def test_text_and_image_both_steer(pipeline: MultiViewPipeline) -> None:
         )
 
 
+def test_pictures_of_one_object_take_turns(pipeline: MultiViewPipeline) -> None:
+    red, blue = (Image.new("RGBA", (40, 40), color) for color in ((200, 30, 30, 255), (30, 30, 200, 255)))
+    both = Image.new("RGBA", (80, 40))
+    both.paste(red, (0, 0))
+    both.paste(blue, (40, 0))
+    conditioning = pipeline.condition(Prompt(image=both))
+    for step, picture in enumerate((red, blue, red)):
+        alone = pipeline.condition(Prompt(image=picture))
+        shown = conditioning.turn(step)
+        torch.testing.assert_close(shown.conditional[0], alone.conditional[0])
+        torch.testing.assert_close(shown.unconditional[0], alone.unconditional[0])
+    assert not torch.equal(
+        draw(pipeline, Prompt(image=both), 1).gbuffer.alpha,
+        draw(pipeline, Prompt(image=red), 1).gbuffer.alpha,
+    )
+
+
 def test_guidance_is_linear_in_the_scale(pipeline: MultiViewPipeline) -> None:
     conditioning = pipeline.condition(Prompt("a barrel", negative="a sword"))
     noisy = torch.randn(3, 16, 8, 8, generator=torch.Generator().manual_seed(3))

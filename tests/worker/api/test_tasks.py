@@ -60,8 +60,11 @@ def test_image_to_3d_by_data_uri(world: World):
     assert job.stages[0].name == "picture"
     files = world.service.jobs.artefacts(job.id)
     assert [file.role for file in files] == ["input"]
-    one = world.client.post("/openapi/v1/multi-image-to-3d", json={"image_urls": [uri]})
-    assert one.status_code == 202
+    blue = "data:image/png;base64," + base64.b64encode(png(color="blue")).decode()
+    for urls, names in (([uri], {"image"}), ([uri, blue, blue], {"image", "image2", "image3"})):
+        answer = world.client.post("/openapi/v1/multi-image-to-3d", json={"image_urls": urls})
+        assert answer.status_code == 202, answer.text
+        assert {file.name for file in world.service.jobs.artefacts(answer.json()["result"])} == names
 
 
 @pytest.mark.parametrize(
@@ -121,7 +124,6 @@ def test_tasks_on_tasks(world: World):
         (TEXT, {"mode": "preview", "prompt": "a", "topology": "quad"}, "triangles"),
         (TEXT, {"mode": "preview", "prompt": "a", "auto_size": True}, "height_m"),
         (TEXT, {"mode": "preview", "prompt": "a", "origin_at": "center"}, "floor"),
-        ("/openapi/v1/multi-image-to-3d", {"image_urls": ["data:a", "data:b"]}, "several pictures"),
     ],
 )
 def test_what_cannot_be_done_yet_says_so(world: World, path: str, body: dict[str, object], says: str):

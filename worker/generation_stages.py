@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from PIL import Image
 
 from pipeline.checkpoints import StageOutput
-from pipeline.config import build, changed
+from pipeline.config import build, changed, plain
 from pipeline.delivery import IMAGE_FILE, finish
 from pipeline.image import load_image
 from pipeline.picture_safety import PicturePolicy
@@ -59,6 +59,9 @@ def run_stage(stage: str, work: Work, screening: PicturePolicy) -> None:
     result = finish(order.request, directory, kept, outputs, tried, model.weights, began)
     for name, path in result.files.items():
         work.deliver(path, role_of(name))
+    told = plain(result.report)
+    assert isinstance(told, dict)
+    work.report = told
 
 
 def _request(params: GenerateParams, picture: Image.Image | None, work: Work) -> Request:

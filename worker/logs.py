@@ -9,7 +9,7 @@ import time
 
 from worker.settings import Settings
 
-FACTS = ("job", "stage", "epoch", "class")
+FACTS = ("job", "stage", "epoch", "class", "trace")
 
 
 class _Lines(logging.Formatter):

@@ -27,7 +27,7 @@ ABOUT = {
     "stage_ends": "Attempts at stages, by their outcome; worker_lost are leases that ran out.",
     "stage_seconds": "Seconds that attempts took.",
     "durations": "How long attempts at stages took, by their outcome.",
-    "asset_quality": "Numbers of finished assets' reports, by model revision and preset; sum / count is the mean.",
+    "asset_quality": "Numbers of finished assets by model revision and preset; sum / count is the mean.",
 }
 
 

@@ -14,10 +14,11 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
@@ -40,11 +41,13 @@ from worker.heart import Heart, StoppedError
 from worker.identity import worker_name
 from worker.kinds import Kind, kind_named
 from worker.mime import mime_of
+from worker.quality import count_asset
 from worker.queue import Claim, FileRef, LeaseLostError, MissingBytesError, Outcome, StageResult
 from worker.schema import result_file
 from worker.settings import Settings
 from worker.statements import KNOWN_RESULT
 from worker.store import DamagedError, Store, store_at
+from worker.tracing import Fact, Span, Tracing, trace_id, tracing_of
 from worker.transitions import ErrorClass
 
 if TYPE_CHECKING:
@@ -141,6 +144,8 @@ class Work:
     _runner: Runner
     _database: Database
     _store: Store
+    report: Mapping[str, Any] | None = None
+    """Of the finished asset, for the metrics."""
     _put: dict[tuple[Path, int, int, int], str] = field(default_factory=dict)
     """Hashes of files that are in the store, by path and version."""
 
@@ -213,8 +218,15 @@ class Work:
 class Runner:
     """Of one worker process. Make it after the fork."""
 
-    def __init__(self, settings: Settings, *, stopping: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        stopping: threading.Event | None = None,
+        tracing: Tracing | None = None,
+    ) -> None:
         self.settings = settings
+        self.tracing = tracing or tracing_of(settings, "worker")
         self.database = Database(settings.database)
         self.store = store_at(settings)
         self.stopping = stopping or threading.Event()
@@ -250,10 +262,13 @@ class Runner:
         claim = queue.claim(self.database, queue_name, self.name, os.getpid(), self.settings.lease_s)
         if claim is None:
             return None, None
-        facts = {"job": claim.job_id, "stage": claim.name, "epoch": claim.epoch}
+        facts: dict[str, object] = {"job": claim.job_id, "stage": claim.name, "epoch": claim.epoch}
+        if claim.traceparent is not None:
+            facts["trace"] = trace_id(claim.traceparent)
         log.info("begins", extra=facts)
         try:
-            following = self._run(claim)
+            with self._span(claim) as span:
+                following = self._run(claim, span)
         except LeaseLostError:
             log.warning("lost its lease; what it did does not count", extra=facts)
             return claim, None
@@ -264,7 +279,23 @@ class Runner:
         log.info("ends", extra=facts)
         return claim, following
 
-    def _run(self, claim: Claim) -> str | None:
+    def _span(self, claim: Claim) -> AbstractContextManager[Span]:
+        """The attempt in the trace of its job's request."""
+        facts: dict[str, Fact] = {
+            "maquette.job": claim.job_id,
+            "maquette.kind": claim.kind,
+            "maquette.stage": claim.name,
+            "maquette.epoch": claim.epoch,
+            "maquette.attempt": claim.attempts,
+            "maquette.queue": claim.queue,
+            "maquette.device": claim.device,
+            "maquette.worker": self.name,
+        }
+        return self.tracing.span(
+            f"stage {claim.name}", parent=claim.traceparent, kind="consumer", facts=facts
+        )
+
+    def _run(self, claim: Claim, span: Span) -> str | None:
         directory = self.settings.scratch / f"{claim.job_id}.{claim.seq}.{claim.epoch}"
         started = time.perf_counter()
         heart = Heart(self.database, claim, self.settings, self.stopping)
@@ -281,17 +312,23 @@ class Runner:
                     if claim.queue == "gpu":
                         work.outcome.gpu_s = time.perf_counter() - started
                         work.outcome.peak_vram = peak()
-                    return self._persist(
+                    following = self._persist(
                         lambda: queue.commit(self.database, claim, work.outcome, self.store.has)
                     )
+                    span.fact("maquette.outcome", "done")
+                    if work.report is not None:
+                        self._count_asset(work)
+                    return following
                 except StoppedError:
+                    span.fact("maquette.outcome", "stopped")
                     self._persist(lambda: queue.release(self.database, claim))
                 except CanceledError:
+                    span.fact("maquette.outcome", "canceled")
                     self._persist(lambda: queue.canceled(self.database, claim))
                 except LeaseLostError:
                     raise
                 except Exception as error:
-                    self._failed(claim, error)
+                    self._failed(claim, error, span)
             return None
         finally:
             shutil.rmtree(directory, ignore_errors=True)
@@ -308,11 +345,20 @@ class Runner:
         checkpoints.work = work
         return work
 
-    def _failed(self, claim: Claim, error: Exception) -> None:
+    def _count_asset(self, work: Work) -> None:
+        """For the metrics; not worth a try again."""
+        try:
+            count_asset(self.database, work.report or {}, work.outcome.model_revisions)
+        except DBAPIError as error:
+            log.warning("the database does not answer, an asset is not counted: %s", error.orig)
+
+    def _failed(self, claim: Claim, error: Exception, span: Span) -> None:
         error_class = classify(error)
         facts = {"job": claim.job_id, "stage": claim.name, "epoch": claim.epoch, "class": error_class}
         log.error("fails", extra=facts, exc_info=None if error_class == "input" else error)
         message = message_of(error, error_class)
+        span.fact("maquette.outcome", error_class)
+        span.failed(message)
         if error_class in ("gpu_memory", "worker_lost"):
             error.__traceback__ = None  # its frames hold the tensors
             if "models" in self.__dict__:

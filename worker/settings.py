@@ -48,6 +48,11 @@ class Settings(BaseSettings):
     known_pictures: Path | None = None
     """List of hashes of pictures that the policy `offline` refuses."""
 
+    otlp_endpoint: str = ""
+    """Where traces go, such as http://collector:4318 (the extra `otel`). Empty: none are made."""
+    trace_share: float = Field(1.0, ge=0, le=1)
+    """Of requests that bring no trace of their own: how many get one."""
+
     lease_s: float = Field(60.0, gt=0)
     """A stage whose worker says nothing for so long is given to another."""
     renew_s: float = Field(15.0, gt=0)

@@ -17,6 +17,7 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from pipeline.picture_safety import picture_policy
 from worker.api import artefacts, batches, errors, health, jobs, page, session, tasks, uploads
 from worker.api.body_limit import BodyLimit
 from worker.api.config import ApiConfig, service_secret
@@ -26,10 +27,12 @@ from worker.api.origin import LOOPBACK_HOSTS, OriginGuard
 from worker.api.rate_limits import RateLimits
 from worker.api.service import Service
 from worker.api.tasks_view import task_of
+from worker.api.trace_requests import TraceRequests
 from worker.database import Database
 from worker.jobs import Jobs
 from worker.settings import Settings
 from worker.store import store_at
+from worker.tracing import Tracing, tracing_of
 from worker.webhooks import WebhookSender
 
 TITLE = "Maquette"
@@ -41,9 +44,17 @@ Two dialects of one service: **tasks** follow Meshy's public task API, so that i
 
 
 def create_app(
-    settings: Settings, config: ApiConfig, *, ring: Callable[[str], object] | None = None
+    settings: Settings,
+    config: ApiConfig,
+    *,
+    ring: Callable[[str], object] | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
-    """The application on a database that is migrated. `ring` takes the place of the broker."""
+    """The application on a database that is migrated. `ring` takes the place of the broker, `tracing` of what
+    the settings say."""
+    # A policy or a collector that cannot be had is said at the start, not to the first client.
+    picture_policy(settings.picture_policy, settings.known_pictures)
+    tracing = tracing or tracing_of(settings, "api")
     service = make_service(settings, config, ring)
     stop = threading.Event()
 
@@ -58,6 +69,7 @@ def create_app(
             stop.set()
             app.state.hub.close()
             sender.join(5)
+            tracing.close()
 
     app = FastAPI(
         title=TITLE,
@@ -78,6 +90,7 @@ def create_app(
     page.install(app)
     app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes)
     app.add_middleware(OriginGuard, hosts=answered_hosts(settings, config), keyless=service.keyless)
+    app.add_middleware(TraceRequests, tracing=tracing)
     app.openapi = lambda: _openapi(app, service.keyless)  # type: ignore[method-assign]
     return app
 

@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
@@ -24,6 +24,7 @@ from worker.jobs import BusyError, ConflictError, JobInfo, Jobs, Submission
 from worker.keys import Quota
 from worker.schema import ACTIVE_JOB_STATES, job
 from worker.settings import DAY_S, Settings
+from worker.tracing import request_traceparent
 
 
 @dataclass
@@ -49,7 +50,8 @@ class Service:
     def submit(self, submission: Submission, owner: str, key: str | None = None) -> JobInfo:
         """Admits a job and rings for it; the job. Errors as `ApiError`."""
         try:
-            done = self.jobs.submit(submission, owner=owner, key=key)
+            traced = replace(submission, traceparent=request_traceparent.get())
+            done = self.jobs.submit(traced, owner=owner, key=key)
         except BusyError as error:
             raise too_many(str(error), error.retry_after_s, "TooManyPendingTasks") from None
         except ConflictError as error:

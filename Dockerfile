@@ -33,18 +33,20 @@ COPY pyproject.toml constraints.txt README.md LICENSE ./
 
 FROM source AS install-cpu
 # Only torch may come from its own index: two indexes with equal rights would let either name any package.
-RUN pip install --no-cache-dir --no-deps --index-url https://download.pytorch.org/whl/cpu \
+# Behind a mirror: --build-arg TORCH_INDEX=https://mirror.example/whl/cpu
+ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
+RUN pip install --no-cache-dir --no-deps --index-url "$TORCH_INDEX" \
         "$(grep '^torch==' constraints.txt)"
 COPY . .
 COPY --from=viewer /src/worker/web/vendor worker/web/vendor
-RUN pip install --no-cache-dir -c constraints.txt '.[postgres,redis,s3,collider,draco,usd,c2pa]'
+RUN pip install --no-cache-dir -c constraints.txt '.[postgres,redis,s3,collider,draco,usd,c2pa,otel]'
 
 FROM source AS install-cuda
 # PyPI's wheel of torch brings its CUDA libraries; the driver is the host's.
 RUN pip install --no-cache-dir -c constraints.txt torch
 COPY . .
 COPY --from=viewer /src/worker/web/vendor worker/web/vendor
-RUN pip install --no-cache-dir -c constraints.txt '.[postgres,redis,s3,collider,draco,usd,c2pa]'
+RUN pip install --no-cache-dir -c constraints.txt '.[postgres,redis,s3,collider,draco,usd,c2pa,otel]'
 
 FROM runtime AS service
 # /data: database and artefacts when they are not servers, scratch, compiled kernels.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
+import subprocess
 import tomllib
 from fnmatch import fnmatch
 from pathlib import Path
@@ -15,12 +17,15 @@ import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
+from pipeline.consistency import Consistency
+from pipeline.models import revision_of
 from worker import queue
 from worker.api.config import ApiConfig
 from worker.database import Database
 from worker.jobs import Jobs, Submission
-from worker.metrics import exposition
+from worker.metrics import bucket_of, exposition
 from worker.migrate import migrate
+from worker.quality import NUMBERS, count_asset, numbers_of
 from worker.queue import Outcome
 from worker.settings import Settings, load_settings
 from worker.store import store_at
@@ -146,22 +151,131 @@ def test_every_metric_of_the_dashboard_is_exported_with_its_labels(tmp_path: Pat
             assert names, panel["title"]
             for name in names:
                 assert name in labels, f"{panel['title']}: {name}"
-            asked = set(re.findall(r"(\w+)(?:=|=~|!~|!=)\"", target["expr"]))
+            asked = set(re.findall(r"(\w+)(?:=~|!~|!=|=)\"", target["expr"]))
+            assert asked_numbers(target["expr"]) <= set(NUMBERS), panel["title"]
             by = ", ".join(re.findall(r"by \(([\w, ]+)\)", target["expr"]))
             grouped = set(by.split(", ")) - {""}
             for label in asked | grouped:
                 assert all(label in labels[name] for name in names), f"{panel['title']}: {label}"
             assert set(re.findall(r"{{(\w+)}}", target["legendFormat"])) <= grouped
             shown |= set(names)
-    assert set(labels) == shown, "exported and not shown"
+    # A family that is shown need not be shown by each of its parts.
+    part = re.compile(r"_(bucket|count|sum)$")
+    assert {part.sub("", n) for n in labels} == {part.sub("", n) for n in shown}, "exported and not shown"
     places = [tuple(panel["gridPos"][key] for key in "xywh") for panel in board["panels"]]
     cells = [(i, j) for x, y, w, h in places for i in range(x, x + w) for j in range(y, y + h)]
     assert len(cells) == len(set(cells))
     assert max(i for i, _ in cells) == 23
 
 
+REPORT = {
+    "preset": "draft",
+    "asset": {
+        "watertight": True, "manifold": True, "components": 1, "triangles": 900, "uv_coverage": 0.5,
+        "texel_density_median": 300.0,
+    },
+    "views": {
+        "consistency": {"geometry": 0.9, "color": 0.9, "framing": 1.0, "shape": 0.8, "connected": 1.0},
+        "domain_score": 0.5,
+        "in_domain": True,
+    },
+    "stages": [{"name": "views", "seconds": 2.0}, {"name": "field", "seconds": 3.5}],
+}  # fmt: skip
+
+
+def asked_numbers(expression: str) -> set[str]:
+    """Of the assets' quality."""
+    named = re.findall(r'number=~?"([\w|]+)"', expression)
+    return {number for one in named for number in one.split("|")}
+
+
+def test_the_numbers_of_a_report_are_counted():
+    numbers = numbers_of(REPORT)
+    assert set(numbers) == set(NUMBERS)
+    assert numbers["views_agree"] == pytest.approx(0.8 * 0.9)
+    assert (numbers["work_seconds"], numbers["watertight"], numbers["triangles"]) == (5.5, 1.0, 900.0)
+    # A reconstruction has no prompt, an odd report nothing at all.
+    views = {**REPORT["views"], "domain_score": None}
+    assert "domain_score" not in numbers_of({**REPORT, "views": views})
+    assert numbers_of({"asset": {"triangles": float("nan")}, "views": None, "stages": []}) == {}
+
+
+def test_the_score_is_that_of_the_pipeline():
+    consistency = REPORT["views"]["consistency"]
+    assert numbers_of(REPORT)["views_agree"] == pytest.approx(Consistency(**consistency).score)
+
+
+def test_averages_are_sums_by_revision(tmp_path: Path):
+    database = Database(load_settings(data=tmp_path).database)
+    migrate(database)
+    for triangles, weights in ((900, "a"), (1100, "a"), (500, "b")):
+        report = {**REPORT, "asset": {"triangles": triangles}}
+        count_asset(database, report, {"transformer": weights})
+    families = {f.name: f for f in text_string_to_metric_families(exposition(database).decode())}
+    found: dict[tuple[str, str], float] = {}
+    for sample in families["maquette_asset_quality"].samples:
+        if sample.labels["number"] == "triangles":
+            found[sample.labels["revision"], sample.name.rpartition("_")[2]] = sample.value
+    database.close()
+    a, b = revision_of({"transformer": "a"}), revision_of({"transformer": "b"})
+    assert found == {(a, "count"): 2, (a, "sum"): 2000, (b, "count"): 1, (b, "sum"): 500}
+
+
+def test_durations_rise_to_the_number_of_attempts(tmp_path: Path):
+    families = {f.name: f for f in text_string_to_metric_families(exported(tmp_path))}
+    samples = families["maquette_stage_duration_seconds"].samples
+    rising = [s.value for s in samples if s.name.endswith("_bucket")]
+    assert rising == sorted(rising)
+    assert rising[-1] == 1 == next(s.value for s in samples if s.name.endswith("_count"))
+    assert [s.labels["le"] for s in samples if s.name.endswith("_bucket")][-1] == "+Inf"
+    assert [bucket_of(s) for s in (0.0, 0.03, 0.031, 3000.0, 3000.1)] == [
+        "0.03",
+        "0.03",
+        "0.1",
+        "3000",
+        "+Inf",
+    ]
+
+
+def test_every_metric_of_the_alerts_is_exported_with_its_labels(tmp_path: Path, compose: dict[str, Any]):
+    labels = exported_labels(tmp_path)
+    config = yaml.safe_load((DEPLOY / "prometheus.yml").read_text(encoding="utf-8"))
+    mounted = [volume.split(":") for volume in compose["services"]["prometheus"]["volumes"]]
+    there = {Path(target).name: DEPLOY / source for source, target, *_ in mounted if source[0] == "."}
+    recorded: set[str] = set()
+    for name in config["rule_files"]:
+        for group in yaml.safe_load(there[name].read_text(encoding="utf-8"))["groups"]:
+            recorded |= {rule["record"] for rule in group["rules"] if "record" in rule}
+            for rule in group["rules"]:
+                for metric, matchers in re.findall(r"\b(maquette_\w+)(?:{([^}]*)})?", rule["expr"]):
+                    assert metric in labels, rule
+                    assert set(re.findall(r"(\w+)[=!]", matchers)) <= labels[metric], rule
+                assert set(re.findall(r"maquette:[\w:]+", rule["expr"])) <= recorded, rule
+                assert asked_numbers(rule["expr"]) <= set(NUMBERS), rule
+                if "alert" in rule:
+                    assert rule["labels"]["severity"] in ("page", "ticket")
+                    assert rule["alert"] in (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("check", "rules", "alerts.yml"), ("test", "rules", "alerts_test.yml")]
+)
+def test_prometheus_understands_the_alerts(arguments: tuple[str, ...]):
+    tool = shutil.which("promtool")
+    if tool is None:
+        pytest.skip("promtool is not installed (Debian: apt-get install prometheus)")
+    run = subprocess.run([tool, *arguments], cwd=DEPLOY, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
+
+
 def exported_labels(folder: Path) -> dict[str, set[str]]:
-    """Names of all samples and their labels, of a service in which a job ended and another waits."""
+    """Names of all samples and their labels."""
+    families = text_string_to_metric_families(exported(folder))
+    return {sample.name: set(sample.labels) for family in families for sample in family.samples}
+
+
+def exported(folder: Path) -> str:
+    """The numbers of a service in which a job ended and another waits."""
     settings = load_settings(data=folder, kinds=("tests.worker.probe:PROBE",), device="cpu", min_free_bytes=0)
     database = Database(settings.database)
     migrate(database)
@@ -172,10 +286,10 @@ def exported_labels(folder: Path) -> dict[str, set[str]]:
     held = queue.claim(database, "gpu", "w", 1, 60)
     assert held is not None
     queue.commit(database, held, Outcome(), lambda sha256: True)
-    families = text_string_to_metric_families(exposition(database).decode())
-    found = {sample.name: set(sample.labels) for family in families for sample in family.samples}
+    count_asset(database, REPORT, {"transformer": "0" * 64})
+    text = exposition(database).decode()
     database.close()
-    return found
+    return text
 
 
 def test_the_bucket_is_made_once(monkeypatch: pytest.MonkeyPatch):

@@ -11,6 +11,7 @@ maker (`Maker`) makes one asset into a folder: in this process, or by a service 
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -29,6 +30,8 @@ RESULTS = "results.csv"
 WORK = ".batch"
 """Folder of assets that are being made."""
 SHEET_CELLS = 60
+SHOWS = "maquette-rows"
+"""Text in a contact sheet's file: the hash of what it shows."""
 State = Literal["ready", "failed", "skipped"]
 
 
@@ -319,25 +322,48 @@ def _cell(value: Any) -> Any:
 
 
 def write_sheets(out: Path, results: Sequence[RowResult]) -> None:
-    """Contact sheets of the rows that have a picture, 60 a page; pages of an earlier go are replaced."""
+    """Contact sheets of the rows that have a picture, 60 a page; pages of an earlier go are replaced, unless
+    they show the same."""
     from PIL import Image
+    from PIL.PngImagePlugin import PngInfo
 
     from render.contact_sheet import sheet
 
     shown = [r for r in results if r.state == "ready" and (out / r.id / "preview.png").is_file()]
     pages = [shown[start : start + SHEET_CELLS] for start in range(0, len(shown), SHEET_CELLS)]
     for number, page in enumerate(pages, 1):
+        path = out / f"sheet-{number:03d}.png"
+        times = [(out / result.id / "preview.png").stat().st_mtime_ns for result in page]
+        described = json.dumps([number, len(pages), [result.id for result in page], times])
+        shows = hashlib.sha256(described.encode()).hexdigest()
+        if _shown(path) == shows:
+            continue
         pictures = []
         for result in page:
             with Image.open(out / result.id / "preview.png") as picture:
-                pictures.append(picture.convert("RGB").resize((192, 192), Image.Resampling.LANCZOS))
+                size, how = (192, 192), Image.Resampling.LANCZOS
+                pictures.append(picture.convert("RGB").resize(size, how, reducing_gap=3.0))
         title = f"{number} of {len(pages)}" if len(pages) > 1 else ""
         part = out / f".sheet-{number:03d}.part"
-        sheet(pictures, [result.id for result in page], 10, cell_px=192, title=title).save(part, format="PNG")
-        part.replace(out / f"sheet-{number:03d}.png")
+        info = PngInfo()
+        info.add_text(SHOWS, shows)
+        drawn = sheet(pictures, [result.id for result in page], 10, cell_px=192, title=title)
+        drawn.save(part, format="PNG", pnginfo=info)
+        part.replace(path)
     for old in out.glob("sheet-[0-9][0-9][0-9].png"):
         if int(old.stem[6:]) > len(pages):
             old.unlink()
+
+
+def _shown(path: Path) -> str | None:
+    """What an earlier go wrote into a contact sheet about its rows."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            return picture.info.get(SHOWS)
+    except (OSError, UnidentifiedImageError):
+        return None
 
 
 class LocalMaker:

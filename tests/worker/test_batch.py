@@ -120,6 +120,23 @@ def test_an_asset_under_another_name_is_copied(tmp_path: Path):
     assert results["b"].copy_of == "a"
 
 
+def test_contact_sheets_are_drawn_again_when_they_show_something_else(tmp_path: Path):
+    run(tmp_path, ROWS[:3], FakeMaker())
+    sheet = tmp_path / "out" / "sheet-001.png"
+    drawn = (sheet.stat().st_ino, sheet.read_bytes())
+    run(tmp_path, ROWS[:3], FakeMaker())
+    assert (sheet.stat().st_ino, sheet.read_bytes()) == drawn
+    run(tmp_path, [{**ROWS[0], "seed": 7}, *ROWS[1:3]], FakeMaker())
+    changed = sheet.stat().st_ino
+    assert changed != drawn[0]
+    sheet.write_bytes(drawn[1][:100])  # damaged
+    run(tmp_path, [{**ROWS[0], "seed": 7}, *ROWS[1:3]], FakeMaker())
+    with Image.open(sheet) as picture:
+        picture.load()
+    run(tmp_path, ROWS[2:3], FakeMaker())
+    assert not sheet.exists(), "nothing is ready"
+
+
 def test_lost_files_are_made_again(tmp_path: Path):
     run(tmp_path, ROWS[:1], FakeMaker())
     (tmp_path / "out" / "a" / "asset.glb").unlink()

@@ -1,8 +1,9 @@
 """Posed pictures of a folder -> views of one object in the unit ball.
 
 In: a `PosedSet`, pictures of any size. Each is cut out (its mask file, its own alpha, or its background, see
-`pipeline.cutout`), undistorted, and resampled to a square window around the object, so that pictures of
-different sizes and an object that is small in them become one `ViewSet` without wasted pixels. Then the
+`pipeline.cutout`), undistorted, and cut to a square window around the object, so that pictures of different
+sizes and an object that is small in them become one `ViewSet` without wasted pixels. Windows lie on the
+pictures' own pixels, because resampling costs sharpness; only those that are too large are reduced. Then the
 object is located and placed in the unit ball, +Y up. Out: `PosedViews`.
 """
 
@@ -78,7 +79,6 @@ def load_views(posed: PosedSet, *, max_side: int = MAX_SIDE_PX, progress: Progre
     limit = min(max_side, int((MAX_TOTAL_PX / len(posed.frames)) ** 0.5), _largest_side(posed))
     channels: dict[str, list[Tensor]] = {}
     poses, intrinsics, method = [], [], ""
-    sides = []
     for index, frame in enumerate(posed.frames):
         progress(0.8 * index / len(posed.frames), f"reading view {index + 1} of {len(posed.frames)}")
         view = _read(posed, frame)
@@ -87,12 +87,11 @@ def load_views(posed: PosedSet, *, max_side: int = MAX_SIDE_PX, progress: Progre
             warnings.append(f"{frame.name} shows nothing (its mask is empty); it was left out.")
             continue
         method = method or view.method
-        side = min(box[2] - box[0], float(limit))
-        sides.append(side)
+        side = min(box[2] - box[0], limit)
         rest = {"depth": posed.depth_unit} if "depth" in view.maps else {}
-        for name, value in _resampled(view, box, limit, rest, posed.projection == "perspective").items():
+        for name, value in _resampled(view, box, side, rest, posed.projection == "perspective").items():
             channels.setdefault(name, []).append(torch.from_numpy(value))
-        scale = limit / (box[2] - box[0])
+        scale = side / (box[2] - box[0])
         fx, fy, cx, cy = view.intrinsics
         intrinsics.append([fx * scale, fy * scale, (cx - box[0]) * scale, (cy - box[1]) * scale])
         poses.append(turn @ frame.c2w)
@@ -100,14 +99,19 @@ def load_views(posed: PosedSet, *, max_side: int = MAX_SIDE_PX, progress: Progre
         raise InputError(
             f"Only {len(poses)} of {len(posed.frames)} pictures show anything; {MIN_VIEWS} are needed."
         )
-    known = {name: torch.stack(values) for name, values in channels.items() if len(values) == len(poses)}
+    size = max(16, *(value.shape[0] for value in channels["alpha"]))
+    for row, alpha in zip(intrinsics, channels["alpha"], strict=True):
+        row[2:] = [centre + (size - alpha.shape[0]) // 2 for centre in row[2:]]
+    known = {
+        name: torch.stack([_framed(value, size) for value in values])
+        for name, values in channels.items()
+        if len(values) == len(poses)
+    }
     for name in sorted(channels.keys() - known.keys()):
         warnings.append(f"Only {len(channels[name])} of {len(poses)} views have {name}; it was not used.")
     c2w = torch.from_numpy(np.stack(poses).astype(np.float32))
-    cameras = Cameras(c2w, torch.tensor(intrinsics, dtype=torch.float32), limit, limit, posed.projection)
-    # No finer than the sharpest picture: pixels that were made up cost time and say nothing.
-    size = max(16, min(limit, round(max(sides))))
-    views = sized(ViewSet(cameras, _gbuffer(known, posed, c2w, turn)), size)
+    cameras = Cameras(c2w, torch.tensor(intrinsics, dtype=torch.float32), size, size, posed.projection)
+    views = ViewSet(cameras, _gbuffer(known, posed, c2w, turn))
     progress(0.85, "locating the object")
     placement = locate(views)
     views = placed(views, placement)
@@ -152,7 +156,7 @@ def _largest_side(posed: PosedSet) -> int:
                 largest = max(largest, *image.size)
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
             continue  # `load_image` says it better
-    return max(16, round(largest * (1 + 2 * _MARGIN)) + 4)
+    return max(16, int(np.ceil(largest * (1 + 2 * _MARGIN))) + 4)
 
 
 def _pixel(cameras: Cameras, depth: Tensor) -> Tensor:
@@ -293,27 +297,34 @@ def _undistorted(
     return out, {name: moved(values, 0) for name, values in maps.items()}
 
 
-def _window(alpha: Float[np.ndarray, "H W"]) -> tuple[float, float, float, float] | None:
-    """Left, top, right, bottom of a square around what is covered; None when nothing is."""
+def _window(alpha: Float[np.ndarray, "H W"]) -> tuple[int, int, int, int] | None:
+    """Left, top, right, bottom of a square around what is covered, in whole pixels; None when nothing is."""
     rows, columns = np.flatnonzero((alpha > 0.5).any(1)), np.flatnonzero((alpha > 0.5).any(0))
     if len(rows) == 0 or max(np.ptp(rows), np.ptp(columns)) + 1 < MIN_OBJECT_PX:
         return None
     left, right, top, bottom = columns[0], columns[-1] + 1, rows[0], rows[-1] + 1
-    side = max(right - left, bottom - top) * (1 + 2 * _MARGIN) + 4
-    x, y = (left + right) / 2, (top + bottom) / 2
-    return float(x - side / 2), float(y - side / 2), float(x + side / 2), float(y + side / 2)
+    side = int(np.ceil(max(right - left, bottom - top) * (1 + 2 * _MARGIN))) + 4
+    x, y = int(left + right - side) // 2, int(top + bottom - side) // 2
+    return x, y, x + side, y + side
+
+
+def _framed(value: Float[Tensor, "s s k"], size: int) -> Float[Tensor, "S S k"]:
+    """With nothing around it, up to `size`."""
+    spare = size - value.shape[0]
+    before, after = spare // 2, spare - spare // 2
+    return torch.nn.functional.pad(value, (0, 0, before, after, before, after))
 
 
 def _resampled(
     view: _View,
-    box: tuple[float, float, float, float],
+    box: tuple[int, int, int, int],
     size: int,
     units: dict[str, float],
     perspective: bool,
 ) -> dict[str, Float[np.ndarray, "S S k"]]:
-    """The channels of the window; outside the picture there is nothing."""
+    """The channels of the window, reduced to `size` if it is larger; outside the picture there is nothing."""
     alpha = view.rgba[..., 3]
-    reduce = Image.Resampling.BOX if box[2] - box[0] > size else Image.Resampling.BILINEAR
+    reduce = Image.Resampling.BOX
     coverage = _crop(alpha, box, size, reduce)
     out = {"alpha": coverage[..., None]}
     color = [_crop(view.rgba[..., k] * alpha, box, size, reduce) for k in range(3)]
@@ -337,7 +348,7 @@ def _resampled(
 
 def _crop(
     plane: Float[np.ndarray, "H W"],
-    box: tuple[float, float, float, float],
+    box: tuple[int, int, int, int],
     size: int,
     kind: Image.Resampling,
 ) -> Float[np.ndarray, "S S"]:

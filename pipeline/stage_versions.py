@@ -7,11 +7,11 @@ from typing import Literal
 StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "preview"]
 
 VERSIONS: dict[StageName, int] = {
-    "views": 4,
+    "views": 5,
     "field": 3,
-    "surface": 2,
+    "surface": 3,
     "mesh": 3,
-    "texture": 3,
+    "texture": 4,
     "export": 4,
     "preview": 1,
 }

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 VIEWS_FILE = "views.safetensors"
 DRAWN_FILE = "drawn.safetensors"
 TEXTURE_VIEWS_FILE = "texture_views.safetensors"
-"""Of a reconstruction: the views in the pictures' own resolution, which only the texture needs."""
+"""Of a reconstruction: the views in the pictures' own resolution, for surface and texture."""
 POSED_FILE = "posed.json"
 SCREENING_FILE = "screening.json"
 SCREENED_PX = 224
@@ -55,6 +55,7 @@ SCREENED_PX = 224
 FIELD_FILE = "field.safetensors"
 MESH_FILE = "mesh.safetensors"
 LOST_FILE = "lost.json"
+LIGHT_FILE = "light.json"
 MATERIAL_FILE = "material.safetensors"
 
 
@@ -151,6 +152,8 @@ class PosedSource:
     size_px: int
     """Side of the views' windows, for the texture."""
     channels: tuple[str, ...]
+    tone_map: str | None
+    """That the pictures were made with, where the set says so."""
     warnings: tuple[str, ...]
 
 
@@ -179,6 +182,7 @@ def read_views(out: Path, posed: PosedSet, config: ReconstructConfig, *, progres
         views=len(views),
         size_px=views.cameras.width,
         channels=tuple(views.gbuffer.channels()),
+        tone_map=posed.tone_map,
         warnings=found.warnings,
     )
     (out / POSED_FILE).write_text(json.dumps(plain(source), indent=1), encoding="utf-8")
@@ -235,6 +239,9 @@ def fit_field(
     from recon.fit import fit_views
 
     views = ViewSet.load(views_dir / VIEWS_FILE)
+    seen = views.gbuffer
+    if (views_dir / POSED_FILE).is_file() and seen.depth is not None and seen.normal is not None:
+        config = replace(config, steps=min(config.steps, config.measured_steps))
     guidance = None
     if distillation is not None and config.field == "gaussians":
         from pipeline.distillation import Distillation
@@ -262,7 +269,9 @@ def surface(
     from recon.fields.sdf import SdfField
     from recon.surface import extract_surface
 
-    views = ViewSet.load(views_dir / VIEWS_FILE)
+    # Of posed pictures those in full resolution: what depth says of edges is lost with its pixels.
+    sharp = views_dir / TEXTURE_VIEWS_FILE
+    views = ViewSet.load(sharp if sharp.is_file() else views_dir / VIEWS_FILE)
     field = load_field(field_dir / FIELD_FILE)
     with torch.no_grad():
         seen = views.gbuffer
@@ -319,10 +328,12 @@ def texture(
     config: BakeConfig,
     *,
     surface_dir: Path | None = None,
+    delight: bool = False,
     progress: Progress = silent,
 ) -> None:
     """Writes `material.safetensors`: the baked maps; normals and occlusion too when there is a dense
-    surface."""
+    surface. With `delight` the light of pictures is taken out of the base colour, and `light.json` says which
+    (`recon.delight.Light`)."""
     from recon.bake import bake
     from recon.emission import emission
     from recon.fields import load_field
@@ -338,9 +349,19 @@ def texture(
             views,
             field,
             config,
+            # Drawn views do not agree to the pixel.
+            rounds=config.rounds if (views_dir / POSED_FILE).is_file() else 0,
             progress=lambda fraction, message="": progress(share * fraction, message),
         )
         material = replace(material, emissive_srgb=emission(mesh, views, config))
+    if delight and views.gbuffer.base_color_srgb is None:
+        from recon.delight import DelightConfig
+        from recon.delight import delight as without_light
+
+        tone = json.loads((views_dir / POSED_FILE).read_text(encoding="utf-8"))["tone_map"]
+        color, light = without_light(mesh, material.base_color_srgb, DelightConfig(neutral=tone is not None))
+        material = replace(material, base_color_srgb=color)
+        (out / LIGHT_FILE).write_text(json.dumps(light.to_dict(), indent=1), encoding="utf-8")
     if surface_dir is not None:
         from recon.transfer import TransferConfig, detail_maps
 

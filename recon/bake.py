@@ -13,7 +13,8 @@ and depth steps, where generated views mix in what is behind. Then outliers lose
 weight: a view whose colour is far from what the others agree on.
 
 Texels that no view sees are filled from the field's own pictures, then from the
-nearest seen points of the surface in 3D.
+nearest seen points of the surface in 3D. Views that agree, as pictures of a real thing do, then correct the
+maps until they show what the views show (`recon.retouch`).
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from scipy.spatial import cKDTree
 
 from recon.field import Renderable
 from recon.fusion import survey_cameras
+from recon.retouch import retouched
 from recon.texels import pull_push, texels_of
 from recon.topology import face_vectors
 from render.cameras import Cameras
@@ -59,6 +61,8 @@ class BakeConfig:
     """Side of the field's pictures that fill what no view sees."""
     default_roughness: float = 0.8
     """Where views carry no roughness."""
+    rounds: int = 6
+    """Corrections by what the views show of the maps, where these are posed pictures."""
 
     def __post_init__(self) -> None:
         ranges: dict[str, tuple[float, float]] = {
@@ -68,6 +72,7 @@ class BakeConfig:
             "outlier": (0.01, 10.0),
             "field_view_size": (32, 1024),
             "default_roughness": (0.0, 1.0),
+            "rounds": (0, 200),
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
@@ -76,9 +81,18 @@ class BakeConfig:
 
 
 def bake(
-    mesh: Mesh, views: ViewSet, field: Renderable | None, config: BakeConfig, *, progress: Progress = silent
+    mesh: Mesh,
+    views: ViewSet,
+    field: Renderable | None,
+    config: BakeConfig,
+    *,
+    rounds: int = 0,
+    progress: Progress = silent,
 ) -> Material:
-    """Base colour (sRGB), metallic and roughness maps of `mesh`, which must have UVs and normals."""
+    """Base colour (sRGB), metallic and roughness maps of `mesh`, which must have UVs and normals.
+
+    rounds: corrections by what the views show of the maps; only for views that agree within a pixel.
+    """
     size = config.texture_size
     texels = texels_of(mesh, size)
     chosen = texels.face >= 0
@@ -88,7 +102,8 @@ def bake(
     unit = (cross / np.maximum(np.linalg.norm(cross, axis=1, keepdims=True), 1e-30)).astype(np.float32)
     normals = unit[texels.face[chosen]]
     progress(0.2, "gathering views")
-    values, weights = gather(mesh, positions, normals, views, config)
+    evidence = _evidence(mesh, views, config)
+    values, weights = _gathered(evidence, positions, normals, config)
     progress(0.6, "filling what no view sees")
     unseen = weights < 1e-4
     if unseen.any() and field is not None:
@@ -104,9 +119,12 @@ def bake(
         )
     elif unseen.all():
         values[:] = (0.5, 0.5, 0.5, 0.0, config.default_roughness)
-    progress(0.9, "padding charts")
     image = np.zeros((size, size, _CHANNELS), np.float32)
     image[chosen] = values
+    if rounds:
+        progress(0.7, "correcting by the views")
+        image = retouched(mesh, image, chosen, views.cameras, evidence.channels, evidence.confidence, rounds)
+    progress(0.9, "padding charts")
     image = np.clip(pull_push(image, chosen), 0.0, 1.0)
     progress(1.0, "baked")
     return Material(
@@ -114,6 +132,19 @@ def bake(
         metallic=np.ascontiguousarray(image[..., 3]),
         roughness=np.ascontiguousarray(image[..., 4]),
     )
+
+
+@dataclass(frozen=True)
+class _Evidence:
+    """What the views say, ready for the kernel."""
+
+    cameras: Cameras
+    channels: Float[np.ndarray, "C H W 5"]
+    alpha: Float[np.ndarray, "C H W"]
+    confidence: Float[np.ndarray, "C H W"]
+    depth: Float[np.ndarray, "C Hs Ws"]
+    """Of the mesh, at `scale` times the views' resolution."""
+    scale: int
 
 
 def gather(
@@ -124,12 +155,26 @@ def gather(
     config: BakeConfig,
 ) -> tuple[Float[np.ndarray, "n 5"], Float[np.ndarray, " n"]]:
     """Blended channels of surface points and the sum of the views' weights (0: no view sees the point)."""
+    return _gathered(_evidence(mesh, views, config), positions, normals, config)
+
+
+def _evidence(mesh: Mesh, views: ViewSet, config: BakeConfig) -> _Evidence:
     cameras = views.cameras
     scale = max(1, round(480 / cameras.width))
     fine = cameras.resized(cameras.width * scale, cameras.height * scale)
     depth = rasterize(mesh.vertices, mesh.faces, fine).depth
     channels, alpha = _channels(views.gbuffer, config)
     confidence = _confidence(alpha, views.gbuffer, cameras, depth, scale, config)
+    return _Evidence(cameras, channels, alpha, confidence, depth, scale)
+
+
+def _gathered(
+    evidence: _Evidence,
+    positions: Float[np.ndarray, "n 3"],
+    normals: Float[np.ndarray, "n 3"],
+    config: BakeConfig,
+) -> tuple[Float[np.ndarray, "n 5"], Float[np.ndarray, " n"]]:
+    cameras = evidence.cameras
     count = len(positions)
     values = np.zeros((count, _CHANNELS), np.float32)
     weights = np.zeros(count, np.float32)
@@ -140,11 +185,11 @@ def gather(
         cameras.c2w.cpu().numpy().astype(np.float32),
         cameras.intrinsics.cpu().numpy().astype(np.float32),
         cameras.projection == "perspective",
-        channels,
-        alpha,
-        confidence,
-        depth,
-        scale,
+        evidence.channels,
+        evidence.alpha,
+        evidence.confidence,
+        evidence.depth,
+        evidence.scale,
         config.sharpness,
         config.outlier,
         values,

@@ -39,6 +39,8 @@ class FitConfig:
     """Steps on the views alone."""
     guidance_steps: int = 0
     """Steps on the views and the guidance, after those."""
+    measured_steps: int = 60
+    """Most steps on posed views with depth and normals: surface and texture come from these themselves."""
     views_per_step: int = 3
     """Views drawn at random (without repetition until all were drawn) for a step."""
     guidance_views: int = 4
@@ -74,6 +76,7 @@ class FitConfig:
         limits = {
             "steps": (0, 100_000),
             "guidance_steps": (0, 100_000),
+            "measured_steps": (0, 100_000),
             "views_per_step": (1, 1000),
             "guidance_views": (1, 64),
             "guidance_reuse_steps": (1, 1000),

@@ -53,7 +53,7 @@ def test_views_come_back_in_the_unit_ball(
     # The barrel is 0.6 high around (0.3, 1, -0.2); the ball around it has the radius of its rims' corners.
     radius = float(np.hypot(0.3, 0.168)) / 0.94
     assert np.abs(found.placement.center - [0.3, 1.0, -0.2]).max() < 0.03 * radius
-    assert found.placement.radius == pytest.approx(radius, rel=0.07)
+    assert found.placement.radius == pytest.approx(radius, rel=0.08)
     views = found.views
     pixels, _ = views.cameras.project(torch.zeros(1, 3))
     assert float((pixels - views.cameras.width / 2).abs().max()) < 0.1 * views.cameras.width
@@ -87,7 +87,7 @@ def test_a_blender_set_needs_no_more_than_an_angle(folder: Path) -> None:
     assert after.method == "alpha"
     assert after.views.gbuffer.rgb_srgb is not None
     assert after.views.gbuffer.depth is None
-    assert after.placement.radius == pytest.approx(before.placement.radius, rel=0.06)
+    assert after.placement.radius == pytest.approx(before.placement.radius, rel=0.08)
 
 
 def test_normals_of_the_camera_are_told_from_those_of_the_world(folder: Path) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import torch
 import trimesh
 
+from recon.fusion import depth_maps
 from recon.inspect import inspect
-from recon.surface import Method, SurfaceConfig, averaged, extract_surface
+from recon.surface import Method, SurfaceConfig, averaged, depth_noise_px, extract_surface
 from render.errors import InputError
 from render.gbuffer import GBuffer, ViewSet
 from render.scene import Mesh
@@ -71,6 +75,27 @@ def test_views_alone_are_enough_when_they_carry_depth() -> None:
     found = inspect(extract_surface(None, views_of(field), SurfaceConfig(**SMALL)))
     assert found.watertight
     assert found.volume == pytest.approx(4 / 3 * np.pi * 0.8**3, rel=0.05)
+
+
+def test_measured_depths_are_told_from_drawn_ones_and_keep_edges() -> None:
+    box = MeshField(trimesh.creation.box((0.8, 1.0, 0.6)))
+    views = views_of(box)
+    assert views.gbuffer.depth is not None
+    assert depth_noise_px(depth_maps(views.cameras, views.gbuffer)) < 0.02
+    shift = 0.02 * torch.randn(len(views), 1, 1, 1, generator=torch.Generator().manual_seed(0))
+    depth = torch.where(views.gbuffer.depth > 0, views.gbuffer.depth + shift, 0.0)
+    moved = replace(views.gbuffer, depth=depth)
+    assert depth_noise_px(depth_maps(views.cameras, moved)) > 0.25
+    # `poisson` rounds edges.
+    edges = np.array([[0.4, 0.5, 0.0], [0.4, 0.0, 0.3], [0.0, 0.5, 0.3]])
+    edges = np.concatenate([edges * sign for sign in ([1, 1, 1], [-1, 1, 1], [1, -1, 1], [1, 1, -1])])
+    off = {
+        method: np.linalg.norm(found.vertices[None] - edges[:, None], axis=-1).min(1).mean()
+        for method in ("auto", "poisson")
+        for found in [extract_surface(None, views, SurfaceConfig(method=method, **SMALL))]
+    }
+    assert off["auto"] < 0.012
+    assert off["auto"] < 0.7 * off["poisson"]
 
 
 def test_empty_views_are_an_input_error() -> None:

@@ -1,18 +1,17 @@
 """How well posed views become assets, for each field and kind of input.
 
-    python -m bench.reconstruct FILE.glb ... [--fields gaussians,nerf] [--inputs rgb,gbuffer]
-                                [--preset draft] [--count 32] [--size 256] [--out FOLDER]
+    python -m bench.reconstruct FILE.glb ... [--props STEM --prop-count 20] [--fields gaussians,nerf]
+        [--inputs gbuffer,rgb] [--preset high] [--count 32] [--size 256] [--no-baseline] [--out FOLDER]
 
 Renders `--count` views of every file (a sphere of perspective cameras): `rgb` are shaded, with alpha and
 nothing else; `gbuffer` are base colour, depth, normals, metallic and roughness. Reconstructs them as
-`maquette reconstruct` does and compares the GLB that comes out with the file:
+`maquette reconstruct` does (preset `high`: 20,000 triangles, texture of 2048) and compares the GLB that comes
+out with the file, at 16 unseen views (`bench.reconstruct_measures`). `rgb` is compared with pictures in the
+same light, which that texture has baked in. For `gbuffer` also the plain way (`bench.reconstruct_baseline`).
+`--props` adds objects of the training pack's split `val`, evenly chosen; their colours lie on vertices.
 
-* F-score at 1 and 0.5 % of the bounding box's diagonal and Chamfer distance (mean of both directions, in % of
-  it), of 60,000 points on what the training cameras and a rig turned by half a step can see;
-* angle between normals, by 16 unseen views, where both show a surface;
-* PSNR (over black) and IoU of the GLB's base colour at those views, against the file's base colour
-  (`gbuffer`) or its picture in the same light (`rgb`: the light is baked into that texture);
-* wall seconds, processor seconds and peak memory of the run.
+With `--out` assets are kept, `rows.json` is written after each, and `worst.png` shows those of lowest PSNR:
+wanted, made, and twice the difference. The bars are those of means over the sample assets.
 """
 
 from __future__ import annotations
@@ -23,29 +22,36 @@ import json
 import sys
 import tempfile
 import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
-from scipy.spatial import cKDTree
+from PIL import Image
 
+from bench.reconstruct_baseline import baseline
+from bench.reconstruct_measures import Measures, compare, seam_error, truth_of
+from pipeline.artifacts import load_mesh
 from pipeline.config import changed, plain
 from pipeline.posed_set import in_unit_ball, render_views
+from pipeline.posed_views import load_views
 from pipeline.preset import Preset, load_preset
 from pipeline.reconstruct import reconstruct
-from render.cameras import Cameras
+from pipeline.training.props import Prop, load_props
+from pipeline.transforms_json import read_transforms
+from recon.inspect import uv_charts
 from render.errors import MaquetteError
-from render.framing import placement_of
-from render.gbuffer import GBuffer
+from render.framing import Placement, placement_of
 from render.glb import load_scene
-from render.preview import PreviewRenderer
-from render.rigs import RigConfig, rig_cameras
-from render.scene import Scene
-from render.scene_gbuffer import gbuffer_of
+from render.rigs import RigConfig
+from render.scene import Material, Mesh, Part, Scene
 
-POINTS = 60_000
-UNSEEN = 16
+SHOWN = 3
+"""Assets of `worst.png`, and views of each."""
+COLUMNS = (
+    "asset | field | input | PSNR dB | SSIM | IoU | F 1 % | F 0.5 % | Chamfer % | normals deg | material | "
+    "seam | rims | closed | triangles | charts | wall s | processor s | peak MB | plain way: dB, IoU, F 0.5 %"
+)
 
 
 @dataclass(frozen=True)
@@ -55,58 +61,109 @@ class Row:
     asset: str
     field: str
     input: str
-    f_score_1: float
-    f_score_05: float
-    chamfer_percent: float
-    normal_deg: float
-    psnr_db: float
-    iou: float
-    watertight: bool
-    triangles: int
-    seconds: float
-    cpu_s: float
-    peak_mb: float
+    measures: Measures | None = None
+    watertight: bool = False
+    triangles: int = 0
+    charts: int = 0
+    seam: float = 0.0
+    """Mean difference of sRGB colours across seams."""
+    seconds: float = 0.0
+    cpu_s: float = 0.0
+    peak_mb: float = 0.0
+    stages_s: dict[str, float] = field(default_factory=dict)
+    """Wall seconds of each."""
+    plain_way: Measures | None = None
     error: str = ""
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("files", nargs="+", type=Path)
-    parser.add_argument("--fields", default="gaussians,nerf")
-    parser.add_argument("--inputs", default="rgb,gbuffer")
-    parser.add_argument("--preset", default="draft")
+    parser.add_argument("files", nargs="*", type=Path)
+    parser.add_argument("--props", type=Path, help="the training pack without its endings")
+    parser.add_argument("--prop-count", type=int, default=20)
+    parser.add_argument("--fields", default="gaussians")
+    parser.add_argument("--inputs", default="gbuffer,rgb")
+    parser.add_argument("--preset", default="high")
     parser.add_argument("--set", action="append", default=[], help="group.key=JSON of the preset")
     parser.add_argument("--count", type=int, default=32)
     parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--out", type=Path, help="keep assets, and rows.json")
-    arguments = parser.parse_args()
-    preset = changed(load_preset(arguments.preset), "preview.turntable_frames", 0)
-    for item in arguments.set:
+    parser.add_argument("--no-baseline", action="store_true")
+    parser.add_argument("--out", type=Path, help="keep assets, rows.json and worst.png")
+    given = parser.parse_args()
+    preset = changed(load_preset(given.preset), "preview.turntable_frames", 0)
+    for item in given.set:
         path, _, value = item.partition("=")
         preset = changed(preset, path, json.loads(value))
-    rows = []
+    rig = RigConfig(count=given.count, size_px=given.size)
+    rows: list[Row] = []
+    pictures: list[tuple[float, np.ndarray]] = []
+    print(COLUMNS, flush=True)
     with tempfile.TemporaryDirectory() as temporary:
-        for file in arguments.files:
-            for kind in arguments.inputs.split(","):
-                for field in arguments.fields.split(","):
-                    out = (arguments.out or Path(temporary)) / f"{file.stem}-{field}-{kind}".lower()
-                    row = measure(file, field, kind, preset, arguments.count, arguments.size, out)
+        kept = given.out or Path(temporary)
+        for name, scene in scenes(given.files, given.props, given.prop_count):
+            for kind in given.inputs.split(","):
+                for kind_of_field in given.fields.split(","):
+                    out = kept / f"{name}-{kind_of_field}-{kind}".lower()
+                    row, shown = measure(
+                        name, scene, kind_of_field, kind, preset, rig, out, plain_way=not given.no_baseline
+                    )
                     rows.append(row)
                     print(line(row), flush=True)
-                    if arguments.out:
+                    if row.measures is not None:
+                        pictures = sorted([*pictures, (row.measures.psnr_db, shown)], key=lambda p: p[0])
+                        pictures = pictures[:SHOWN]
+                    if given.out:
                         text = json.dumps([plain(row) for row in rows], indent=1)
-                        (arguments.out / "rows.json").write_text(text, encoding="utf-8")
+                        (given.out / "rows.json").write_text(text, encoding="utf-8")
+                        worst(pictures).save(given.out / "worst.png")
+    print(means(rows))
     return int(any(row.error for row in rows))
 
 
-def measure(file: Path, field: str, kind: str, preset: Preset, count: int, size: int, out: Path) -> Row:
-    """Views, reconstruction and comparison of one file."""
-    truth = load_scene(file)
-    rig = RigConfig(count=count, size_px=size)
+def scenes(files: list[Path], props: Path | None, count: int) -> Iterator[tuple[str, Scene]]:
+    """Names and scenes of files, then of training objects that no model was trained on."""
+    for file in files:
+        yield file.stem, load_scene(file)
+    if props is not None:
+        unseen = [prop for prop in load_props(props) if prop.split == "val"]
+        for i in range(count):
+            index = i * len(unseen) // count
+            yield f"val-{index}", prop_scene(unseen[index])
+
+
+def prop_scene(prop: Prop) -> Scene:
+    """One part for each pair of metallic and roughness; colours on vertices, flat faces."""
+    pairs, group = np.unique(np.stack([prop.metallic, prop.roughness], 1), axis=0, return_inverse=True)
+    parts = []
+    for index, (metallic, roughness) in enumerate(pairs):
+        used, faces = np.unique(prop.faces[group.ravel() == index], return_inverse=True)
+        mesh = Mesh(
+            prop.vertices[used].astype(np.float32),
+            faces.reshape(-1, 3).astype(np.int32),
+            colors_srgb=(prop.colors[used] / 255).astype(np.float32),
+        )
+        one = np.ones((1, 1), np.float32)
+        material = Material(np.ones((1, 1, 3), np.float32), one * metallic, one * roughness)
+        parts.append(Part(mesh, material))
+    return Scene(tuple(parts))
+
+
+def measure(
+    name: str,
+    scene: Scene,
+    field: str,
+    kind: str,
+    preset: Preset,
+    rig: RigConfig,
+    out: Path,
+    *,
+    plain_way: bool,
+) -> tuple[Row, np.ndarray]:
+    """Views, reconstruction and comparison of one scene; pictures of the comparison."""
     with tempfile.TemporaryDirectory() as folder:
         views = Path(folder)
         render_views(
-            truth,
+            scene,
             views,
             rig,
             color="shaded" if kind == "rgb" else "base_color",
@@ -118,115 +175,120 @@ def measure(file: Path, field: str, kind: str, preset: Preset, count: int, size:
                 views, out=out, preset=preset, field="nerf" if field == "nerf" else "gaussians"
             )
         except MaquetteError as error:
-            bad = float("nan")
-            return Row(file.stem, field, kind, bad, bad, bad, bad, bad, bad, False, 0, 0, 0, 0, str(error))
+            return Row(name, field, kind, error=str(error)), np.zeros((0, 0, 3))
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        placement = placement_of(scene)
+        truth = truth_of(in_unit_ball(scene, placement), kind, rig)
+        plain_measures = None
+        if plain_way and kind == "gbuffer":
+            posed = load_views(read_transforms(views))
+            simple = baseline(posed, preset.mesh.polycount, preset.bake.texture_size)
+            simple = in_unit_ball(in_world(simple, posed.placement), placement)
+            plain_measures, _ = compare(simple, truth, kind)
     assert result.glb is not None
-    assert result.report.reconstruction is not None
-    made = in_place(load_scene(result.glb), truth, result.directory)
-    return compare(
-        made,
-        truth,
+    made = load_scene(result.glb)
+    report = json.loads((result.directory / "report.json").read_text(encoding="utf-8"))
+    found, shown = compare(in_unit_ball(in_place(made, result.directory, report), placement), truth, kind)
+    row = Row(
+        name,
+        field,
         kind,
-        Row(
-            file.stem,
-            field,
-            kind,
-            *[0.0] * 6,
-            watertight=bool(result.report.asset["watertight"]),
-            triangles=int(str(result.report.asset["triangles"])),
-            seconds=seconds,
-            cpu_s=cpu,
-            peak_mb=result.report.peak_mb,
-        ),
-        rig,
+        measures=found,
+        watertight=bool(result.report.asset["watertight"]),
+        triangles=int(str(result.report.asset["triangles"])),
+        charts=uv_charts(made.parts[0].mesh),
+        seam=seam_error(made.parts[0].mesh, made.parts[0].material.base_color_srgb),
+        seconds=seconds,
+        cpu_s=cpu,
+        peak_mb=result.report.peak_mb,
+        stages_s={stage["name"]: stage["seconds"] for stage in report["stages"]},
+        plain_way=plain_measures,
     )
+    return row, shown
 
 
-def in_place(made: Scene, truth: Scene, directory: Path) -> Scene:
-    """The asset in the file's own world: the pivot is undone as `report.json` says where the ball was."""
-    report = json.loads((directory / "report.json").read_text(encoding="utf-8"))
+def in_world(made: Scene, placement: Placement) -> Scene:
+    """From the unit ball of the views back to their world."""
+    return moved(made, placement.radius, placement.center.astype(np.float64))
+
+
+def in_place(made: Scene, directory: Path, report: dict[str, dict[str, object]]) -> Scene:
+    """The asset in the views' world: the pivot is undone as `report.json` says where the ball was."""
     # Sizes are those of the views' world; only the floor's centre is moved to the origin by the export.
-    from pipeline.artifacts import load_mesh
-
-    dense = next((directory / ".stages").glob("mesh-*")) / "mesh.safetensors"
-    vertices = load_mesh(dense).vertices.astype(np.float64)
+    mesh = next((directory / ".stages").glob("mesh-*")) / "mesh.safetensors"
+    vertices = load_mesh(mesh).vertices.astype(np.float64)
     low, high = vertices.min(0), vertices.max(0)
     pivot = np.array([(low[0] + high[0]) / 2, low[1], (low[2] + high[2]) / 2])
     posed = report["reconstruction"]
-    shift = pivot * posed["radius"] + np.array(posed["center"])
+    return moved(made, 1.0, pivot * float(str(posed["radius"])) + np.array(posed["center"]))
+
+
+def moved(scene: Scene, scale: float, shift: np.ndarray) -> Scene:
     parts = []
-    for part in made.parts:
-        moved = (part.mesh.vertices.astype(np.float64) + shift).astype(np.float32)
-        parts.append(dataclasses.replace(part, mesh=dataclasses.replace(part.mesh, vertices=moved)))
+    for part in scene.parts:
+        vertices = (part.mesh.vertices.astype(np.float64) * scale + shift).astype(np.float32)
+        parts.append(dataclasses.replace(part, mesh=dataclasses.replace(part.mesh, vertices=vertices)))
     return Scene(tuple(parts))
 
 
-def compare(made: Scene, truth: Scene, kind: str, row: Row, rig: RigConfig) -> Row:
-    placement = placement_of(truth)
-    made, truth = in_unit_ball(made, placement), in_unit_ball(truth, placement)
-    unseen = rig_cameras(dataclasses.replace(rig, count=UNSEEN, turn_deg=57.0))
-    a, b = gbuffer_of(made, unseen, 2), gbuffer_of(truth, unseen, 2)
-    wanted, alpha = b.base_color_srgb, b.alpha
-    assert wanted is not None
-    if kind == "rgb":
-        pictures = PreviewRenderer(truth, floor=False, fixed_light=True).render(
-            unseen, background="transparent", supersample=2
-        )
-        wanted = torch.from_numpy(pictures[..., :3].astype(np.float32) / 255)
-        alpha = torch.from_numpy(pictures[..., 3:].astype(np.float32) / 255)
-    assert a.base_color_srgb is not None
-    error = (a.alpha * a.base_color_srgb - alpha * wanted).square().mean()
-    both = (a.alpha > 0.5) & (b.alpha > 0.5)
-    union = (a.alpha > 0.5) | (b.alpha > 0.5)
-    assert a.normal is not None
-    assert b.normal is not None
-    cosine = (a.normal * b.normal).sum(-1, keepdim=True).clamp(-1, 1)
-    around = rig_cameras(dataclasses.replace(rig, count=40, size_px=256, turn_deg=31.0))
-    ours, theirs = seen_points(made, around), seen_points(truth, around)
-    diagonal = extent(truth)
-    to_theirs = cKDTree(theirs).query(ours)[0] / diagonal
-    to_ours = cKDTree(ours).query(theirs)[0] / diagonal
-    return dataclasses.replace(
-        row,
-        f_score_1=f_score(to_theirs, to_ours, 0.01),
-        f_score_05=f_score(to_theirs, to_ours, 0.005),
-        chamfer_percent=50 * float(to_theirs.mean() + to_ours.mean()),
-        normal_deg=float(torch.rad2deg(cosine.acos())[both].mean()),
-        psnr_db=float(-10 * error.log10()),
-        iou=float(both.sum() / union.sum()),
-    )
-
-
-def seen_points(scene: Scene, cameras: Cameras) -> np.ndarray:
-    """Points on what the cameras see, the same number of every scene."""
-    seen: GBuffer = gbuffer_of(scene, cameras, 1)
-    assert seen.depth is not None
-    pixels = cameras.pixel_centers().reshape(1, -1, 2).expand(len(cameras), -1, -1)
-    points = cameras.unproject(pixels, seen.depth.flatten(1))[seen.depth.flatten(1) > 0].numpy()
-    chosen = np.random.default_rng(0).permutation(len(points))[:POINTS]
-    return points[chosen]
-
-
-def extent(scene: Scene) -> float:
-    vertices = np.concatenate([part.mesh.vertices[np.unique(part.mesh.faces)] for part in scene.parts])
-    return float(np.linalg.norm(np.ptp(vertices, axis=0)))
-
-
-def f_score(a: np.ndarray, b: np.ndarray, threshold: float) -> float:
-    precision, recall = float((a < threshold).mean()), float((b < threshold).mean())
-    return 2 * precision * recall / max(precision + recall, 1e-9)
+def worst(pictures: list[tuple[float, np.ndarray]]) -> Image.Image:
+    """Three views of each asset beside each other, the worst on top."""
+    rows = []
+    for _, shown in pictures:
+        error = ((shown[:, :, shown.shape[2] * 2 // 3 :] - 0.5) ** 2).mean((1, 2, 3))
+        rows.append(np.concatenate(list(shown[np.argsort(-error)[:SHOWN]]), 1))
+    return Image.fromarray((np.concatenate(rows) * 255).round().astype(np.uint8))
 
 
 def line(row: Row) -> str:
-    if row.error:
+    if row.measures is None:
         return f"{row.asset} | {row.field} | {row.input} | failed: {row.error}"
-    return (
-        f"{row.asset} | {row.field} | {row.input} | {row.f_score_1:.3f} | {row.f_score_05:.3f} | "
-        f"{row.chamfer_percent:.2f} | {row.normal_deg:.1f} | {row.psnr_db:.1f} | {row.iou:.3f} | "
-        f"{'yes' if row.watertight else 'NO'} | {row.triangles} | {row.seconds:.0f} | {row.cpu_s:.0f} | "
-        f"{row.peak_mb:.0f}"
+    m = row.measures
+    text = (
+        f"{row.asset} | {row.field} | {row.input} | {m.psnr_db:.1f} | {m.ssim:.3f} | {m.iou:.3f} | "
+        f"{m.f_score_1:.3f} | {m.f_score_05:.3f} | {m.chamfer_percent:.2f} | {m.normal_deg:.1f} | "
+        f"{m.material_error:.3f} | {row.seam:.4f} | {m.rim_share:.2f} | "
+        f"{'yes' if row.watertight else 'NO'} | {row.triangles} | {row.charts} | "
+        f"{row.seconds:.0f} | {row.cpu_s:.0f} | {row.peak_mb:.0f}"
     )
+    if row.plain_way is not None:
+        p = row.plain_way
+        text += f" | {p.psnr_db:.1f}, {p.iou:.3f}, {p.f_score_05:.3f}"
+    return text
+
+
+def means(rows: list[Row]) -> str:
+    """One line per field and input."""
+    lines = []
+    for key in sorted({(row.field, row.input) for row in rows}):
+        chosen = [row for row in rows if (row.field, row.input) == key and row.measures is not None]
+        if not chosen:
+            continue
+        found = [row.measures for row in chosen if row.measures is not None]
+        stages = {name: np.mean([row.stages_s[name] for row in chosen]) for name in chosen[0].stages_s}
+        better = [
+            row.plain_way.psnr_db < row.measures.psnr_db for row in chosen if row.plain_way and row.measures
+        ]
+        lines.append(
+            f"mean of {len(chosen)} | {key[0]} | {key[1]} | "
+            + " | ".join(
+                f"{name} {np.mean([getattr(m, name) for m in found]):.3f}"
+                for name in (
+                    "psnr_db",
+                    "ssim",
+                    "iou",
+                    "f_score_1",
+                    "f_score_05",
+                    "chamfer_percent",
+                    "normal_deg",
+                )
+            )
+            + f" | wall s {np.mean([row.seconds for row in chosen]):.0f} ("
+            + ", ".join(f"{name} {value:.1f}" for name, value in stages.items())
+            + f") | processor s {np.mean([row.cpu_s for row in chosen]):.0f}"
+            + (f" | better than the plain way: {sum(better)} of {len(better)}" if better else "")
+        )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

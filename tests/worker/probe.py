@@ -37,7 +37,7 @@ class ProbeParams:
     kilobytes: int = 16
     """Of the file that each stage makes; 0: it makes none, and does nothing at all."""
     fault: str = ""
-    """kill, input, bug, memory, gpu_memory, disk or hang."""
+    """kill, input, bug, memory, memory_hog, gpu_memory, disk or hang."""
     fault_stage: int = 0
     fault_step: int = 5
     fault_attempts: int = 1
@@ -127,6 +127,9 @@ def _fail(fault: str, out: Path) -> None:
         case "disk":
             (out / "half").write_bytes(b"half of it")
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        case "memory_hog":
+            held = [bytearray(b"x") * (16 << 20) for _ in range(256)]
+            raise AssertionError(f"nobody minds {len(held) // 64} GB")
         case "hang":
             time.sleep(3600)
         case _:

@@ -35,8 +35,8 @@ def program(name: str) -> str:
     return found
 
 
-def listening(port: int, process: subprocess.Popen[bytes] | None = None, timeout_s: float = 60.0) -> None:
-    """Waits until somebody listens."""
+def listening(port: int, process: subprocess.Popen[bytes] | None = None, timeout_s: float = 180.0) -> None:
+    """Waits until somebody listens. RabbitMQ takes minutes where the processor is much wanted."""
     until = time.monotonic() + timeout_s
     while time.monotonic() < until:
         assert process is None or process.poll() is None, "the server ended"
@@ -141,8 +141,8 @@ class Redis:
     @contextlib.contextmanager
     def started(folder: Path) -> Iterator[Redis]:
         server = Redis(folder, free_port())
-        server.start()
         try:
+            server.start()
             yield server
         finally:
             server.kill()
@@ -178,8 +178,8 @@ class RabbitMq:
     @contextlib.contextmanager
     def started(folder: Path) -> Iterator[RabbitMq]:
         server = RabbitMq(folder, free_port())
-        server.start()
         try:
+            server.start()
             yield server
         finally:
             server.kill()

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import select
 
+from tests.worker.memory_limit import memory_limit
 from tests.worker.probe import STEPS
 from tests.worker.servers import free_port
 from tests.worker.stack import ROOT, Stack, stack_at, wait_for
@@ -318,6 +319,27 @@ def test_09_a_worker_that_is_killed_for_memory_ends_dead_at_the_cap(stack: Stack
     stack.check(other)
     stack.check(job_id, state="failed")
     stack.check_no_leftovers()
+
+
+@pytest.mark.slow
+def test_09_the_kernel_kills_a_stage_for_memory(stack: Stack):
+    """A real end of memory: in a group of processes that may have 400 MB, a stage asks for 4 GB."""
+    with memory_limit(400) as limit:
+        try:
+            stack.workers(["gpu"])
+            limit.add(stack.processes["gpu"].pid)
+            job_id = stack.submit(fault="memory_hog", fault_attempts=99, queues=["gpu"])
+            found = stack.ended(job_id, 120)
+            assert (found.state, found.error_class) == ("failed", "worker_lost")
+            assert [a.outcome for a in stack.jobs.attempts(job_id)] == ["worker_lost"] * 3
+            assert limit.kills() == 3
+            other = stack.submit(queues=["gpu"])
+            assert stack.ended(other).state == "succeeded"
+            stack.check(other)
+            stack.check(job_id, state="failed")
+            stack.check_no_leftovers()
+        finally:
+            stack.kill_all()
 
 
 def test_10_gpu_out_of_memory_gets_one_smaller_retry(stack: Stack):

@@ -178,13 +178,7 @@ class GltfFile:
         if not isinstance(kind, str) or kind not in kinds:
             self.fail(here, f"has type {_short(kind)} where {where} needs {' or '.join(kinds)}")
         dtype = self._component(entry, here)
-        count = self.integer(entry, "count", here)
-        if count > MAX_ELEMENTS:
-            self.fail(
-                here,
-                f"has {count} elements, more than the {MAX_ELEMENTS} that are read",
-                "simplify the asset",
-            )
+        count = self.count(entry, here)
         width = _WIDTHS[kind]
         self.spend(count * width, here)
         if decoded is not None:
@@ -209,6 +203,36 @@ class GltfFile:
             self.fail(here, "holds numbers that are not finite")
         return values
 
+    def count(self, owner: dict[str, Any], here: str) -> int:
+        """Of an accessor's elements, held to what is read."""
+        count = self.integer(owner, "count", here)
+        if count > MAX_ELEMENTS:
+            self.fail(
+                here,
+                f"has {_short(count)} elements, more than the {MAX_ELEMENTS} that are read",
+                "simplify the asset",
+            )
+        return count
+
+    def check_span(self, entry: dict[str, Any], here: str) -> None:
+        """An accessor's elements lie within its buffer view; nothing is read. Types not known here pass."""
+        width = _WIDTHS.get(str(entry.get("type")))
+        if width is not None:
+            offset = self.integer(entry, "byteOffset", here, 0)
+            size = np.dtype(self._component(entry, here)).itemsize * width
+            self._span(entry["bufferView"], offset, self.count(entry, here), size, here)
+
+    def _span(self, view: object, offset: int, count: int, size: int, here: str) -> tuple[bytes, int, int]:
+        """Buffer, first byte and stride of `count` elements of `size` bytes."""
+        data, start, length, stride = self.view(view, here)
+        stride = stride or size
+        if stride < size:
+            self.fail(here, f"has elements of {size} bytes in a stride of {stride}")
+        needed = offset + (stride * (count - 1) + size if count else 0)
+        if needed > length:
+            self.fail(here, f"needs {needed} bytes, but its buffer view has {length}")
+        return data, start, stride
+
     def spend(self, numbers: int, here: str) -> None:
         """Counts numbers that are about to be read against the limit of the whole file."""
         self._numbers += numbers
@@ -224,14 +248,8 @@ class GltfFile:
     def _strided(
         self, view: object, offset: int, count: int, width: int, dtype: type[np.generic], here: str
     ) -> NDArray[Any]:
-        data, start, length, stride = self.view(view, here)
         size = np.dtype(dtype).itemsize * width
-        stride = stride or size
-        if stride < size:
-            self.fail(here, f"has elements of {size} bytes in a stride of {stride}")
-        needed = offset + (stride * (count - 1) + size if count else 0)
-        if needed > length:
-            self.fail(here, f"needs {needed} bytes, but its buffer view has {length}")
+        data, start, stride = self._span(view, offset, count, size, here)
         if count == 0:
             return np.zeros((0, width), dtype)
         raw = np.ndarray(

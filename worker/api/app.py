@@ -24,6 +24,7 @@ from worker.api.config import ApiConfig, service_secret
 from worker.api.events import EventHub
 from worker.api.jobs_view import job_view
 from worker.api.origin import LOOPBACK_HOSTS, OriginGuard
+from worker.api.plain_address import PlainAddress
 from worker.api.rate_limits import RateLimits
 from worker.api.service import Service
 from worker.api.tasks_view import task_of
@@ -89,6 +90,7 @@ def create_app(
         app.include_router(module.router)
     page.install(app)
     app.add_middleware(BodyLimit, max_bytes=config.max_body_bytes)
+    app.add_middleware(PlainAddress)
     app.add_middleware(OriginGuard, hosts=answered_hosts(settings, config), keyless=service.keyless)
     app.add_middleware(TraceRequests, tracing=tracing)
     app.openapi = lambda: _openapi(app, service.keyless)  # type: ignore[method-assign]
@@ -174,6 +176,10 @@ def _openapi(app: FastAPI, keyless: bool) -> dict[str, Any]:
                         "description": "A value is wrong; the message says which.",
                         "content": error,
                     }
+                if "application/json" in operation.get("requestBody", {}).get("content", {}):
+                    answers.setdefault(
+                        "415", {"description": "The body is not sent as JSON.", "content": error}
+                    )
                 answers.setdefault("403", {"description": "Another site's page asks.", "content": error})
                 answers.setdefault("421", {"description": "Not a name of this service.", "content": error})
                 if keyless and "security" in operation:

@@ -149,6 +149,10 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, error: RequestValidationError) -> JSONResponse:
         errors = error.errors()
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if errors[0]["loc"] == ("body",) and kind != "application/json" and not kind.endswith("+json"):
+            message = f"Content-Type {kind[:60]!r} is not read here. Send application/json."
+            return JSONResponse(body_of(415, message), 415)
         malformed = any(entry.get("type") == "json_invalid" for entry in errors)
         status = 400 if malformed else 422
         message = "The body is not valid JSON." if malformed else validation_message(errors)
@@ -159,6 +163,8 @@ def install(app: FastAPI) -> None:
         message = {
             404: f"There is nothing at {request.url.path[:200]}.",
             405: f"{request.method} is not possible here.",
+            # What Python's parser refuses otherwise than as bad JSON.
+            400: "The body cannot be read: its JSON is nested too deeply, or has too long a number.",
         }.get(error.status_code, str(error.detail))
         return JSONResponse(body_of(error.status_code, message), error.status_code, headers=error.headers)
 

@@ -11,6 +11,7 @@ import binascii
 import io
 import re
 import tempfile
+import threading
 from pathlib import Path
 from urllib.parse import unquote_to_bytes
 
@@ -23,15 +24,15 @@ MEDIA_TYPES = ("image/png", "image/jpeg", "image/webp")
 _DATA_URI = re.compile(r"data:([A-Za-z0-9.+/-]*)((?:;[A-Za-z0-9=._-]+)*?)(;base64)?,", re.IGNORECASE)
 
 
-def image_of_url(url: str, policy: FetchPolicy) -> bytes:
+def image_of_url(url: str, policy: FetchPolicy, turn: threading.Semaphore) -> bytes:
     """The picture at an address or inside a data URI, as PNG. `ApiError` 400 or 422 says what is wrong."""
     if url[:5].lower() == "data:":
-        return clean_png(data_uri_bytes(url))
+        return clean_png(data_uri_bytes(url), turn)
     try:
         answer = fetch(url, policy, accept=", ".join(MEDIA_TYPES))
     except FetchError as error:
         raise ApiError(422, f"image_url: {error}") from None
-    return clean_png(answer.body)
+    return clean_png(answer.body, turn)
 
 
 def data_uri_bytes(uri: str) -> bytes:
@@ -53,8 +54,9 @@ def data_uri_bytes(uri: str) -> bytes:
         raise ApiError(422, "image_url: the data URI's base64 is damaged.") from None
 
 
-def clean_png(data: bytes) -> bytes:
-    """A picture of anyone as a PNG of its pixels alone. `ApiError` 422 or 413 says what is wrong."""
+def clean_png(data: bytes, turn: threading.Semaphore) -> bytes:
+    """A picture of anyone as a PNG of its pixels alone. `ApiError` 422 or 413 says what is wrong. `turn`
+    bounds how many are decoded at once: the largest that is let in takes some 0.4 GB."""
     from pipeline.image import load_image
 
     if not data:
@@ -66,11 +68,12 @@ def clean_png(data: bytes) -> bytes:
     with tempfile.TemporaryDirectory(prefix="maquette-image-") as folder:
         path = Path(folder) / "picture"
         path.write_bytes(data)
-        try:
-            image = load_image(path)
-        except InputError as error:
-            # The message names a file of ours; the client knows it as the picture.
-            raise ApiError(422, str(error).replace(str(path), "The picture")) from None
-    out = io.BytesIO()
-    image.save(out, format="PNG", compress_level=1)
-    return out.getvalue()
+        with turn:
+            try:
+                image = load_image(path)
+            except InputError as error:
+                # The message names a file of ours; the client knows it as the picture.
+                raise ApiError(422, str(error).replace(str(path), "The picture")) from None
+            out = io.BytesIO()
+            image.save(out, format="PNG", compress_level=1)
+            return out.getvalue()

@@ -8,7 +8,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validat
 
 from pipeline.limits import MAX_SEED, MAX_VARIANTS
 from pipeline.prompt import MAX_CHARACTERS
-from worker.api.tasks_schema import ImageUrl, PresetName, TargetFormat, _clean
+from worker.api.tasks_schema import ImageUrl, PresetName, TargetFormat, _clean, without_nul
 
 State = Literal["queued", "running", "succeeded", "failed", "canceled", "expired"]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -16,6 +16,11 @@ MAX_BATCH_ROWS = 1000
 
 
 class _Strict(BaseModel):
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, data: Any) -> Any:
+        return without_nul(data)
+
     model_config = ConfigDict(extra="forbid")
 
 

@@ -52,6 +52,7 @@ def model_of_job(service: Service, caller: Caller, job: JobInfo) -> str:
 
 def keep_model(service: Service, owner: str, data: bytes) -> str:
     """Stores a GLB as an upload; its sha256. `ApiError` 413 or 422 says what is wrong with it."""
+    from render.gltf_bounds import check_bounds
     from render.gltf_file import read_gltf
 
     if len(data) > MAX_MODEL_BYTES:
@@ -62,9 +63,9 @@ def keep_model(service: Service, owner: str, data: bytes) -> str:
         if data[:4] != b"glTF":
             raise ApiError(422, "model_url: this is no GLB. Other formats are not read; export it as .glb.")
         try:
-            read_gltf(path)
+            check_bounds(read_gltf(path))
         except InputError as error:
-            raise ApiError(422, f"model_url: {str(error).replace('model.glb: ', 'the model ', 1)}") from None
+            raise ApiError(422, f"model_url: {str(error).replace('model.glb: ', '', 1)}") from None
         try:
             return service.jobs.add_upload(path, owner=owner, name="model.glb", mime=MIME)
         except BusyError as error:

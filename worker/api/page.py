@@ -13,6 +13,8 @@ from pathlib import Path
 from fastapi import FastAPI, Request
 from fastapi.responses import Response
 
+from worker.api.errors import ApiError
+
 WEB = Path(__file__).resolve().parent.parent / "web"
 TYPES = {
     ".html": "text/html; charset=utf-8",
@@ -64,7 +66,7 @@ def answer(request: Request, name: str) -> Response:
     """A file of the page; 404 when there is none."""
     path = (WEB / name).resolve()
     if not path.is_relative_to(WEB) or path.suffix not in TYPES or not path.is_file():
-        return Response("Not found", 404, media_type="text/plain")
+        raise ApiError(404, f"There is nothing at {request.url.path[:200]}.")
     found = path.stat()
     etag = f'"{_tag(path, found.st_mtime_ns, found.st_size)}"'
     headers = {**HEADERS, "ETag": etag}

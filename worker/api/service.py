@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -26,6 +27,9 @@ from worker.schema import ACTIVE_JOB_STATES, job
 from worker.settings import DAY_S, Settings
 from worker.tracing import request_traceparent
 
+DECODED_AT_ONCE = 2
+"""Pictures: 40 megapixels as RGBA, a copy, and the PNG that is made of them."""
+
 
 @dataclass
 class Service:
@@ -44,6 +48,8 @@ class Service:
     def __post_init__(self) -> None:
         self.fetch_policy = FetchPolicy(private_hosts=frozenset(self.config.private_hosts))
         self.formats = writable_formats(self.config)
+        self.decoding = threading.Semaphore(DECODED_AT_ONCE)
+        """Held while a stranger's picture is in memory."""
         # Content never changes under its hash, so what was read once is right for ever.
         self._json = lru_cache(maxsize=512)(self._read_json)
 

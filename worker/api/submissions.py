@@ -62,7 +62,7 @@ def keep_picture(service: Service, owner: str, png: bytes) -> str:
 
 def picture_of(service: Service, owner: str, url: str) -> str:
     """The picture at an address or in a data URI as an upload."""
-    return keep_picture(service, owner, image_of_url(url, service.fetch_policy))
+    return keep_picture(service, owner, image_of_url(url, service.fetch_policy, service.decoding))
 
 
 def screen_at_the_door(service: Service, png: bytes) -> None:

@@ -8,7 +8,7 @@ refused where the client would get something else than it asked for: each says w
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -63,7 +63,28 @@ ImageUrl = Annotated[
 TaskId = Annotated[str, Field(min_length=1, max_length=64)]
 
 
+def without_nul(data: Any) -> Any:
+    """Refuses U+0000 in any text: Postgres keeps none, and nobody means it."""
+    found, rest = False, [data]
+    while rest and not found:
+        match rest.pop():
+            case str() as text:
+                found = "\0" in text
+            case dict() as given:
+                rest += [*given.keys(), *given.values()]
+            case list() as given:
+                rest += given
+    if found:
+        raise ValueError("the character U+0000 is in it; leave it out")
+    return data
+
+
 class _Body(BaseModel):
+    @model_validator(mode="before")
+    @classmethod
+    def _plain(cls, data: Any) -> Any:
+        return without_nul(data)
+
     # Clients of newer versions of Meshy's API send fields that are not known here yet.
     model_config = ConfigDict(extra="ignore")
 

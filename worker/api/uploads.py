@@ -47,7 +47,7 @@ async def upload_picture(request: Request, service: ServiceOf, caller: Writer) -
 def _keep(service: Service, caller: Caller, data: bytes) -> Upload:
     from PIL import Image
 
-    png = clean_png(data)
+    png = clean_png(data, service.decoding)
     with Image.open(io.BytesIO(png)) as image:
         width, height = image.size
     return Upload(id=keep_picture(service, caller.owner, png), width=width, height=height)

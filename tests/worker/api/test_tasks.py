@@ -147,7 +147,7 @@ def test_what_cannot_be_done_yet_says_so(world: World, path: str, body: dict[str
         ('{"mode": "preview", "prompt": "a", "seed": -1}', "application/json", 422),
         ('{"mode": "preview", "prompt": "a", "target_formats": ["exe"]}', "application/json", 422),
         ('{"mode": "preview", "prompt": "a", "callback_url": "http://10.0.0.1/x"}', "application/json", 422),
-        ("mode=preview", "application/x-www-form-urlencoded", 422),
+        ("mode=preview", "application/x-www-form-urlencoded", 415),
         ("[" * 100_000, "application/json", 400),
     ],
 )

@@ -79,6 +79,9 @@ def finish(
             stages.load_verdict(outputs["preview"] / stages.SCREENING_FILE),
         ),
     )
+    if stages.LIGHT_FILE in outputs["texture"].hashes:
+        light = json.loads((outputs["texture"] / stages.LIGHT_FILE).read_text(encoding="utf-8"))
+        report = replace(report, light=light)
     lost = stages.lost_of(outputs["mesh"])
     if line := lost.pop("warning"):
         report = replace(report, warnings=(*report.warnings, line))

@@ -115,6 +115,8 @@ def render_views(
         if cameras.projection == "perspective":
             header["camera_angle_x"] = 2 * math.atan(rig.size_px / (2 * fx))
         header |= {"up": "z", "color": color}
+        if color == "shaded":
+            header["tone_map"] = "pbr_neutral"
         if "depth" in channels:
             header["depth_unit_scale_factor"] = DEPTH_UNIT
         if "normal" in channels:

@@ -62,6 +62,8 @@ class ReconstructConfig:
     """Side of the views that the field is fitted to, pixels."""
     texture_view_size: int = 1024
     """Largest side of the views that the texture is baked from."""
+    delight: bool = False
+    """Take the light of pictures out of the base colour (`recon.delight`)."""
 
     def __post_init__(self) -> None:
         _check("view_size", self.view_size, 32, 1024)

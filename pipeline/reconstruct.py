@@ -45,20 +45,21 @@ def reconstruct(
     texture_size: int | None = None,
     height_m: float | None = None,
     formats: Sequence[str] = ("glb",),
+    delight: bool | None = None,
     device: Device = "auto",
     observer: Observer | None = None,
 ) -> Result:
     """Makes an asset of the posed pictures in the folder `views` (see `pipeline.transforms_json`) in `out`.
 
-    `field` and the budget change the preset. Without `height_m` the asset has the size that the object has
+    `field`, `delight` (take the pictures' light out of the base colour) and the budget change the preset.
+    Without `height_m` the asset has the size that the object has
     in the views' world, taken as metres. Raises `InputError` for what a user can mend.
     """
     directory, source = Path(out), Path(views)
     posed = read_transforms(source)
     settings = preset if isinstance(preset, Preset) else load_preset(preset)
     settings = with_changes(settings, polycount=polycount, texture_size=texture_size)
-    if field is not None:
-        settings = changed(settings, "fit.field", field)
+    settings = _with_field_and_light(settings, field, delight)
     stem = slug(directory.resolve().name, 64) or "asset"
     request = Request(
         text="",
@@ -89,6 +90,7 @@ def resume(
     texture_size: int | None = None,
     height_m: float | None = None,
     formats: Sequence[str] | None = None,
+    delight: bool | None = None,
     device: Device | None = None,
     observer: Observer | None = None,
 ) -> Result:
@@ -104,8 +106,7 @@ def resume(
     if preset is not None:
         settings = preset if isinstance(preset, Preset) else load_preset(preset)
     settings = with_changes(settings, polycount=polycount, texture_size=texture_size)
-    if field is not None:
-        settings = changed(settings, "fit.field", field)
+    settings = _with_field_and_light(settings, field, delight)
     posed = read_transforms(source)
     request = replace(
         request,
@@ -118,6 +119,12 @@ def resume(
         views_sha256=views_sha256(posed),
     )
     return run(request, posed, source, directory, observer=observer or Unobserved())
+
+
+def _with_field_and_light(preset: Preset, field: str | None, delight: bool | None) -> Preset:
+    if field is not None:
+        preset = changed(preset, "fit.field", field)
+    return preset if delight is None else changed(preset, "reconstruct.delight", delight)
 
 
 def reconstruct_again(
@@ -143,6 +150,8 @@ def reconstruct_again(
 def run(request: Request, posed: PosedSet, source: Path, directory: Path, *, observer: Observer) -> Result:
     """Makes what `request` asks for, of the set `posed` that was read from `source`."""
     started = time.perf_counter()
+    if request.preset.reconstruct.delight and posed.unlit:
+        raise InputError(f"{source}: its pictures are base colour without light; leave --delight out.")
     directory = checked_directory(directory)
     with disk_errors(directory), locked_stages(directory) as kept:
         save_request(request, None, kept)
@@ -201,7 +210,7 @@ def views_sha256(posed: PosedSet) -> str:
         digest.update(json.dumps(described).encode())
     for path in frames_of(posed):
         digest.update(file_sha256(path).encode())
-    rest = (posed.projection, posed.depth_unit, posed.normal_space, posed.unlit, posed.up)
+    rest = (posed.projection, posed.depth_unit, posed.normal_space, posed.unlit, posed.up, posed.tone_map)
     digest.update(json.dumps(rest).encode())
     return digest.hexdigest()
 

@@ -59,6 +59,8 @@ class Report:
     warnings: tuple[str, ...]
     safety: tuple[Verdict, ...] = ()
     """What the policies said of prompt, picture, drawn views and finished asset, in this order."""
+    light: dict[str, Plain] | None = None
+    """`recon.delight.Light`, where it was taken out of the base colour."""
     lost: dict[str, Plain] | None = None
     """`recon.lost.Lost`: what of the views is not in the mesh, thin parts above all."""
     reconstruction: dict[str, Plain] | None = None

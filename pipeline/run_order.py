@@ -130,7 +130,11 @@ class Runner:
             self.observer.warning(warning)
         texture = self.stage(
             "texture",
-            {"bake": plain(preset.bake), "detail_maps": preset.package.detail_maps},
+            {
+                "bake": plain(preset.bake),
+                "detail_maps": preset.package.detail_maps,
+                "delight": preset.reconstruct.delight,
+            },
             [views, fitted, mesh, surface],
             lambda out, progress: stages.texture(
                 out,
@@ -139,6 +143,7 @@ class Runner:
                 mesh.directory,
                 preset.bake,
                 surface_dir=surface.directory if preset.package.detail_maps else None,
+                delight=request.views_sha256 is not None and preset.reconstruct.delight,
                 progress=progress,
             ),
         )

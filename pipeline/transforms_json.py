@@ -90,6 +90,8 @@ class PosedSet:
     """The pictures show base colour without light."""
     up: Literal["y", "z"] | None
     """None: not said."""
+    tone_map: Literal["pbr_neutral"] | None = None
+    """What the pictures' renderer made colours of radiance with; None: not said, as for photographs."""
 
 
 def read_transforms(path: Path) -> PosedSet:
@@ -120,11 +122,14 @@ def read_transforms(path: Path) -> PosedSet:
         raise InputError(f"{path}: normal_space must be world or camera, not {space!r}.")
     if up not in (None, "y", "z"):
         raise InputError(f"{path}: up must be y or z, not {up!r}.")
+    tone = data.get("tone_map")
+    if tone not in (None, "pbr_neutral"):
+        raise InputError(f"{path}: tone_map must be pbr_neutral or left out, not {tone!r}.")
     unit = _number(path, data, "depth_unit_scale_factor", 1e-3)
     if unit is None or unit <= 0:
         raise InputError(f"{path}: depth_unit_scale_factor must be positive.")
     return PosedSet(
-        path.parent, frames, projections.pop(), unit, space, data.get("color") == "base_color", up
+        path.parent, frames, projections.pop(), unit, space, data.get("color") == "base_color", up, tone
     )
 
 

@@ -9,6 +9,7 @@ The method is that of `render.occlusion`, which see for sources, without a floor
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import no_type_check
 
@@ -60,35 +61,85 @@ def ambient_occlusion(
 ) -> Float[np.ndarray, " n"]:
     """Open share of the hemisphere above every point; 1 on a convex object."""
     config = config or AmbientConfig()
-    used = vertices[np.unique(faces)].astype(np.float64)
-    center = (used.min(0) + used.max(0)) / 2
-    radius = max(float(np.linalg.norm(used - center, axis=1).max()), 1e-12)
-    local = ((vertices - center) / radius).astype(np.float32)
-    points = np.ascontiguousarray((positions - center) / radius, np.float32)
-    along = np.ascontiguousarray(normals, np.float32)
-    lit, total = np.zeros(len(points), np.float32), np.full(len(points), 1e-6, np.float32)
-    directions = fibonacci_sphere(config.directions)
-    pixel = 2.0 / config.map_size
-    for first in range(0, len(directions), 8):
-        progress(first / len(directions), "ambient occlusion")
-        chosen = directions[first : first + 8]
-        cameras = looking_along(chosen, config.map_size)
-        fragments = rasterize(local, faces, cameras)
-        depths = np.where(fragments.face < 0, _FAR, fragments.depth).astype(np.float32)
-        for k in range(len(chosen)):
-            _accumulate(
-                points,
-                along,
-                chosen[k],
-                cameras.c2w[k, :3, 0].numpy(),
-                cameras.c2w[k, :3, 1].numpy(),
-                depths[k],
-                np.float32(config.bias_px * pixel),
-                np.float32(2 * pixel),
-                lit,
-                total,
-            )
+    sky = VisibleLight(vertices, faces, config.directions, config.map_size, config.bias_px)
+    lit, total = np.zeros(len(positions), np.float32), np.full(len(positions), 1e-6, np.float32)
+    sky.add(positions, normals, lit, total, progress)
     return np.asarray(np.clip(lit / total, 0, 1), np.float32)
+
+
+class VisibleLight:
+    """Directions of a sky, and which of them the triangles hide from points."""
+
+    def __init__(
+        self,
+        vertices: Float[np.ndarray, "V 3"],
+        faces: Int[np.ndarray, "F 3"],
+        directions: int,
+        map_size: int = 512,
+        bias_px: float = 1.5,
+    ) -> None:
+        used = vertices[np.unique(faces)].astype(np.float64)
+        self.center = (used.min(0) + used.max(0)) / 2
+        self.radius = max(float(np.linalg.norm(used - self.center, axis=1).max()), 1e-12)
+        self.local = ((vertices - self.center) / self.radius).astype(np.float32)
+        self.faces = faces
+        self.directions = fibonacci_sphere(directions)
+        self.map_size, self.bias_px = map_size, bias_px
+
+    def add(
+        self,
+        positions: Float[np.ndarray, "n 3"],
+        normals: Float[np.ndarray, "n 3"],
+        lit: Float[np.ndarray, " n"],
+        total: Float[np.ndarray, " n"],
+        progress: Progress = silent,
+    ) -> None:
+        """Adds every direction's cosine to `total`, and to `lit` as far as it reaches the point."""
+        for _ in self._each(positions, normals, lit, total, progress):
+            pass
+
+    def reaching(
+        self, positions: Float[np.ndarray, "n 3"], normals: Float[np.ndarray, "n 3"]
+    ) -> Iterator[Float[np.ndarray, " n"]]:
+        """Of one direction after the other: the part of a white sky's irradiance that comes from it and
+        reaches each point. They sum to 1 on a convex object (within the sampling of the sphere)."""
+        lit, total = np.zeros(len(positions), np.float32), np.zeros(len(positions), np.float32)
+        before = lit.copy()
+        for _ in self._each(positions, normals, lit, total, silent):
+            yield (lit - before) * np.float32(4 / len(self.directions))
+            before[:] = lit
+
+    def _each(
+        self,
+        positions: Float[np.ndarray, "n 3"],
+        normals: Float[np.ndarray, "n 3"],
+        lit: Float[np.ndarray, " n"],
+        total: Float[np.ndarray, " n"],
+        progress: Progress,
+    ) -> Iterator[None]:
+        points = np.ascontiguousarray((positions - self.center) / self.radius, np.float32)
+        along = np.ascontiguousarray(normals, np.float32)
+        pixel = 2.0 / self.map_size
+        for first in range(0, len(self.directions), 8):
+            progress(first / len(self.directions), "ambient occlusion")
+            chosen = self.directions[first : first + 8]
+            cameras = looking_along(chosen, self.map_size)
+            fragments = rasterize(self.local, self.faces, cameras)
+            depths = np.where(fragments.face < 0, _FAR, fragments.depth).astype(np.float32)
+            for k in range(len(chosen)):
+                _accumulate(
+                    points,
+                    along,
+                    chosen[k],
+                    cameras.c2w[k, :3, 0].numpy(),
+                    cameras.c2w[k, :3, 1].numpy(),
+                    depths[k],
+                    np.float32(self.bias_px * pixel),
+                    np.float32(2 * pixel),
+                    lit,
+                    total,
+                )
+                yield
 
 
 @numba.njit(cache=True, parallel=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})

@@ -149,3 +149,24 @@ def tone_mapped(linear: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
     for color in out:
         tone_map(color)
     return out
+
+
+def untone_mapped(display: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+    """The radiance that `tone_map` shows so: its inverse, up to what it shows all but white (0.97)."""
+    out = np.asarray(display, np.float64)
+    start = 0.8 - 0.04
+    reach = 1 - start
+    shown = np.minimum(out.max(1, keepdims=True), 0.97)
+    peak = np.where(shown > start, reach * reach / np.maximum(1 - shown, 1e-6) - reach + start, shown)
+    whiten = 1 - 1 / (0.15 * (peak - shown) + 1)
+    plain = (np.minimum(out, 0.97) - shown * whiten) / (1 - whiten) * peak / np.maximum(shown, 1e-9)
+    out = np.where(shown > start, np.maximum(plain, 0), out)
+    darkest = np.maximum(out.min(1, keepdims=True), 0)
+    offset = np.where(darkest < 0.04, np.sqrt(darkest / 6.25) - darkest, 0.04)
+    return np.asarray(out + offset, np.float32)
+
+
+def without_reflectance(linear: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:
+    """Radiance under white light less what a dielectric mirrors, as `tone_map` takes it off: base colour."""
+    darkest = np.maximum(linear.min(1, keepdims=True), 0)
+    return np.asarray(linear - np.where(darkest < 0.08, darkest - 6.25 * darkest**2, 0.04), np.float32)

@@ -50,6 +50,10 @@ def reconstruct(
     collider: AssetCollider = None,
     textures: AssetTextures = None,
     compress: AssetMeshes = None,
+    delight: Annotated[
+        bool | None,
+        typer.Option("--delight/--no-delight", help="Take the pictures' light out of the base colour."),
+    ] = None,
     device: DeviceName = None,
     sign: Sign = False,
     resume: Resume = False,
@@ -72,6 +76,7 @@ def reconstruct(
             {"lods": lods, "collider": collider, "pivot": pivot, "lod_layout": lod_layout,
              "textures": textures, "meshes": compress},
             field=field,
+            delight=delight,
             seed=seed,
             polycount=polycount,
             height_m=height_m,

@@ -29,7 +29,8 @@ from render.cameras import Cameras
 
 PATCH = 2
 _FOURIER_BANDS = 4
-_RAY_FEATURES = 9 + 5 * (1 + 2 * _FOURIER_BANDS)
+_AXES = 9
+_RAY_FEATURES = _AXES + 5 * (1 + 2 * _FOURIER_BANDS)
 
 
 def ray_features(cameras: Cameras, rows: int, columns: int) -> Float[Tensor, "C n f"]:
@@ -51,6 +52,12 @@ def ray_features(cameras: Cameras, rows: int, columns: int) -> Float[Tensor, "C 
     angles = (coordinates[..., None] * bands).flatten(-2)
     axes = torch.cat([right, up, back], -1).expand(-1, x.shape[1], -1)
     return torch.cat([axes, coordinates, angles.sin(), angles.cos()], -1)
+
+
+def camera_features(axes: Float[Tensor, "*v 9"]) -> Float[Tensor, "*v 45"]:
+    """Where a view is seen from: the camera's axes and two bands of Fourier features of them."""
+    angles = torch.cat([math.pi * axes, 2 * math.pi * axes], -1)
+    return torch.cat([axes, angles.sin(), angles.cos()], -1)
 
 
 def noise_level_features(sigma: Float[Tensor, "*s"], width: int) -> Float[Tensor, "*s w"]:
@@ -258,6 +265,13 @@ class TransformerNetwork(nn.Module):
         self.latent_channels = latent_channels
         self.patch_in = nn.Linear(latent_channels * PATCH * PATCH, width)
         self.ray_mlp = nn.Sequential(nn.Linear(_RAY_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
+        self.camera_mlp: nn.Sequential | None = None
+        if sight:
+            # Beside the rays in the tokens: what a chair looks like turns on where it is seen from
+            # (as in arXiv:2308.16512).
+            self.camera_mlp = nn.Sequential(nn.Linear(5 * _AXES, width), nn.SiLU(), nn.Linear(width, width))
+            nn.init.zeros_(self.camera_mlp[2].weight)
+            nn.init.zeros_(self.camera_mlp[2].bias)
         self.noise_mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
         self.text_in = nn.Linear(text_width, width)
         self.text_pooled = nn.Linear(text_width, width)
@@ -313,6 +327,8 @@ class TransformerNetwork(nn.Module):
         patches = latents.view(b, v, c, rows, PATCH, columns, PATCH).permute(0, 1, 3, 5, 2, 4, 6)
         x = self.patch_in(patches.reshape(b, v, rows * columns, c * PATCH * PATCH)) + self.ray_mlp(rays)
         level = self.noise_mlp(noise_level_features(sigma, 256).to(x.dtype))
+        if self.camera_mlp is not None:
+            level = level + self.camera_mlp(camera_features(rays[:, :, 0, :_AXES]))
         condition = F.silu(level + pooled[:, None])
         crossing = Rays.of(rays.flatten(1, 2))
         for block in self.blocks:

@@ -10,12 +10,16 @@ MCP := tests/meshy_mcp/node_modules/.package-lock.json
 VIEWER := worker/web/vendor/model-viewer.js
 INPUTS := pyproject.toml constraints.txt scripts/make-venv.sh
 
-.PHONY: demo setup test test-faults lint types check clean
+.PHONY: demo setup kernels test test-faults lint types check clean
 
 demo: $(STAMP)
 	$(BIN)/maquette generate "$(PROMPT)" --out "$(OUT)"
 
-setup: $(DEV_STAMP) $(VIEWER) $(MCP)
+setup: $(DEV_STAMP) $(VIEWER) $(MCP) kernels
+
+# Compiled once and kept beside the sources; forgets what was compiled with sources that have changed.
+kernels: $(STAMP)
+	$(BIN)/python scripts/warm_kernels.py
 
 $(STAMP): $(INPUTS)
 	scripts/system-packages.sh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,11 +14,18 @@ from torch import Tensor
 from pipeline.prompt import Prompt
 from render.cameras import Cameras
 from render.gbuffer import GBuffer, ViewSet
+from render.kernel_cache import forget_stale
 from render.progress import Progress, silent
 from render.rasterize import rasterize
 
 if TYPE_CHECKING:
     from pipeline.multiview.pipeline import MultiViewPipeline
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Kernels that were compiled with sources that have changed since must not be tested."""
+    if not hasattr(config, "workerinput"):  # once, not in every process of pytest-xdist
+        forget_stale(Path(__file__).resolve().parent.parent, ("render", "recon", "pipeline"))
 
 
 def barrel() -> trimesh.Trimesh:

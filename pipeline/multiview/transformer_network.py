@@ -269,9 +269,10 @@ class TransformerNetwork(nn.Module):
         if sight:
             # Beside the rays in the tokens: what a chair looks like turns on where it is seen from
             # (as in arXiv:2308.16512).
-            self.camera_mlp = nn.Sequential(nn.Linear(5 * _AXES, width), nn.SiLU(), nn.Linear(width, width))
-            nn.init.zeros_(self.camera_mlp[2].weight)
-            nn.init.zeros_(self.camera_mlp[2].bias)
+            out = nn.Linear(width, width)
+            nn.init.zeros_(out.weight)
+            nn.init.zeros_(out.bias)
+            self.camera_mlp = nn.Sequential(nn.Linear(5 * _AXES, width), nn.SiLU(), out)
         self.noise_mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
         self.text_in = nn.Linear(text_width, width)
         self.text_pooled = nn.Linear(text_width, width)

@@ -23,6 +23,7 @@ from pipeline.run_order import VARIANTS_FILE, Runner
 from pipeline.stages import DRAWN_FILE, SCREENING_FILE, load_drawn, load_verdict
 from render.gbuffer import ViewSet
 from worker.generation import IMAGE, IMAGES, PICTURE, PICTURE_VERSION, GenerateParams, generation_stages
+from worker.stage_pictures import stage_picture
 
 if TYPE_CHECKING:
     from worker.runner import Work
@@ -123,6 +124,11 @@ def _show(stage: str, work: Work, order: _Order | None) -> None:
         work.deliver(made[PICTURE] / IMAGE_FILE, "picture")
     if stage == "preview":
         work.note([load_verdict(made["preview"] / SCREENING_FILE)])
+    picture = stage_picture(stage, made)
+    if picture is not None:
+        path = work.directory / f"{stage}.png"
+        picture.save(path)
+        work.deliver(path, "picture")
     if stage == "views" and order is not None:
         from render.contact_sheet import views_sheet
 

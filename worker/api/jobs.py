@@ -21,6 +21,7 @@ from worker.api.jobs_schema import (
     JobList,
     JobRequest,
     JobView,
+    NewLook,
     Pick,
     Share,
     SharedView,
@@ -28,12 +29,14 @@ from worker.api.jobs_schema import (
     WebhookSecret,
 )
 from worker.api.jobs_view import files_of, job_view, report_of
+from worker.api.models import MODEL, model_of_job, on_model
 from worker.api.service import Service
 from worker.api.submissions import (
     asked_job,
     checked_callback,
     checked_formats,
     continued,
+    finished_job,
     picture_of,
 )
 from worker.api.tasks import CREATE_ERRORS, IdempotencyKey
@@ -203,6 +206,34 @@ def change_job(
         changes["views_preset"] = job.params.get("views_preset") or job.params["preset"]
     submission = continued(
         service, caller, job, changes, seed=body.seed, client={"from": job.id}, priority=job.priority
+    )
+    return admit(service, caller, submission, key, service.base_url(request))
+
+
+@router.post("/jobs/{job_id}/retexture", status_code=202, responses=CREATE_ERRORS)
+def retexture_job(
+    job_id: JobId,
+    body: NewLook,
+    request: Request,
+    service: ServiceOf,
+    caller: Writer,
+    key: IdempotencyKey = None,
+) -> JobView:
+    """The same shape in a new look: a new job on the asset's GLB."""
+    job = finished_job(service, caller, job_id, "job_id")
+    inputs = {MODEL: model_of_job(service, caller, job)}
+    if body.image is not None:
+        inputs[IMAGE] = body.image
+    params = body.model_dump(exclude={"image", "formats"})
+    submission = on_model(
+        service,
+        "retexture",
+        {**params, "formats": checked_formats(service, body.formats)},
+        inputs,
+        job,
+        client={"image": True} if body.image is not None else {},
+        priority=job.priority,
+        callback_url=None,
     )
     return admit(service, caller, submission, key, service.base_url(request))
 

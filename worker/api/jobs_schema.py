@@ -41,7 +41,7 @@ class Asked(_Strict):
         None, ge=64, le=8192, description="In pixels; the preset's when left out."
     )
     height_m: float = Field(1.0, ge=0.001, le=1000)
-    formats: list[TargetFormat] = Field(default=["glb"], min_length=1, max_length=11)
+    formats: list[TargetFormat] = Field(default=["glb"], min_length=1, max_length=12)
 
     @model_validator(mode="after")
     def _something(self) -> Asked:
@@ -149,7 +149,27 @@ class Changes(_Strict):
     polycount: int | None = Field(None, ge=100, le=500_000)
     texture_size: int | None = Field(None, ge=64, le=8192)
     height_m: float | None = Field(None, ge=0.001, le=1000)
-    formats: list[TargetFormat] | None = Field(None, min_length=1, max_length=11)
+    formats: list[TargetFormat] | None = Field(None, min_length=1, max_length=12)
+
+
+class NewLook(_Strict):
+    """How the asset shall look; its shape stays."""
+
+    prompt: Annotated[str, Field(max_length=MAX_CHARACTERS), AfterValidator(_clean)] = Field(
+        "", description="The whole object in its new look: `a golden barrel`, not `gold`."
+    )
+    image: Sha256 | None = Field(None, description="The id of an upload: a picture of the look.")
+    seed: int = Field(0, ge=0, le=MAX_SEED)
+    preset: PresetName = "standard"
+    strength: float = Field(1.0, ge=0.05, le=1, description="1 forgets the old colours.")
+    grain: float = Field(1.0, ge=0, le=1, description="How much of the old texture's grain is kept.")
+    formats: list[TargetFormat] = Field(default=["glb"], min_length=1, max_length=12)
+
+    @model_validator(mode="after")
+    def _something(self) -> NewLook:
+        if not self.prompt and self.image is None:
+            raise ValueError("give a prompt, an image, or both")
+        return self
 
 
 class Share(BaseModel):

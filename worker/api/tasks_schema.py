@@ -27,7 +27,9 @@ TaskType = Literal[
     "resize",
     "uv-unwrap",
 ]
-TargetFormat = Literal["glb", "gltf", "fbx", "obj", "usdz", "stl", "3mf", "blend", "ply", "splat", "spz"]
+TargetFormat = Literal[
+    "glb", "gltf", "fbx", "obj", "usdz", "stl", "3mf", "blend", "ply", "splat", "splat32", "spz"
+]
 PresetName = Literal["draft", "standard", "high"]
 
 MAX_DATA_URI = 28 * 1024 * 1024
@@ -127,7 +129,7 @@ class _Shape(_Body):
     pose_mode: Literal["a-pose", "t-pose", ""] | None = Field(
         None, description="Accepted; the shipped model draws props, not figures."
     )
-    target_formats: list[TargetFormat] | None = Field(None, min_length=1, max_length=11)
+    target_formats: list[TargetFormat] | None = Field(None, min_length=1, max_length=12)
     auto_size: bool | None = Field(None, description="`true` is refused: give `height_m`.")
     origin_at: Literal["bottom", "center"] | None = Field(
         None, description="`center` is refused: the pivot is on the floor."
@@ -210,7 +212,7 @@ class Remesh(_OfModel):
     """A model with another budget, size or other formats. Of a task that generated it, views and field are
     kept; any other mesh is decimated, and its look baked onto the result."""
 
-    target_formats: list[TargetFormat] | None = Field(None, min_length=1, max_length=11)
+    target_formats: list[TargetFormat] | None = Field(None, min_length=1, max_length=12)
     topology: Literal["triangle", "quad"] | None = Field(None, description="`quad` is refused.")
     target_polycount: int | None = Field(None, ge=100, le=300_000)
     resize_height: float | None = Field(None, ge=0, le=1000, description="Metres; 0 keeps the size.")
@@ -221,7 +223,7 @@ class Remesh(_OfModel):
 class Convert(_OfModel):
     """A model in other formats."""
 
-    target_formats: list[TargetFormat] = Field(min_length=1, max_length=11)
+    target_formats: list[TargetFormat] = Field(min_length=1, max_length=12)
 
 
 class Resize(_OfModel):
@@ -247,7 +249,7 @@ class Retexture(_OfModel):
     )
     enable_pbr: bool | None = Field(None, description="Accepted; materials are always PBR.")
     ai_model: str | None = Field(None, max_length=64, description="Accepted; there is one model here.")
-    target_formats: list[TargetFormat] | None = Field(None, min_length=1, max_length=11)
+    target_formats: list[TargetFormat] | None = Field(None, min_length=1, max_length=12)
     negative_prompt: PromptText | None = None
     seed: int | None = Field(None, ge=0, le=MAX_SEED, description="Another seed, another look (ours).")
     preset: PresetName | None = Field(None, description="`standard` when left out (ours).")
@@ -269,7 +271,7 @@ class Retexture(_OfModel):
 class UvUnwrap(_OfModel):
     """A model unwrapped anew: all parts in one atlas, materials baked into it."""
 
-    target_formats: list[TargetFormat] | None = Field(None, min_length=1, max_length=11)
+    target_formats: list[TargetFormat] | None = Field(None, min_length=1, max_length=12)
     texture_size: int | None = Field(None, ge=512, le=4096, description="In pixels (ours).")
 
 

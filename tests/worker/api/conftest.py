@@ -46,6 +46,8 @@ class FakeWorker:
     rings: list[str] = field(default_factory=list)
     glb: bytes | None = None
     """What it delivers as every GLB."""
+    spz: bytes | None = None
+    """The same of splats."""
 
     def work(self, stages: int = 1000) -> int:
         """Runs what is ready; how many stages."""
@@ -74,11 +76,15 @@ class FakeWorker:
                 count = claim.params["variants"]
                 for seed in range(claim.seed, claim.seed + count) if count > 1 else ():
                     files[f"variant-{seed}.png"] = self.file(png(color="teal"), "image/png", "picture")
+            case "field" | "surface" | "mesh" | "texture":
+                files[f"{claim.name}.png"] = self.file(png(color="orange"), "image/png", "picture")
             case "export":
                 for suffix in claim.params["formats"]:
                     data = f"{suffix} of {claim.params['prompt']} {claim.seed}".encode() * 50
                     if suffix == "glb" and self.glb is not None:
                         data = self.glb
+                    if suffix == "spz" and self.spz is not None:
+                        data = self.spz
                     mime = "model/gltf-binary" if suffix == "glb" else "application/octet-stream"
                     files[f"asset.{suffix}"] = self.file(data, mime, "asset")
             case "preview":

@@ -6,15 +6,24 @@ Needs Chromium: `apt-get install chromium-headless-shell`, or `playwright instal
 
 from __future__ import annotations
 
+import io
 import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import trimesh
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
+from recon.asset import Asset
+from recon.export.splat import spz_bytes
+from recon.fields.gaussians import GaussianField
+from render.scene import Material
+from tests.recon.mesh_field import as_mesh
 from tests.worker.api.conftest import MakeWorld, World, png, serving_world
 
 pytestmark = [pytest.mark.slow, pytest.mark.browser]
@@ -49,10 +58,43 @@ def page(browser: Browser) -> Iterator[Page]:
     assert wrong == []
 
 
+def two_coloured_ball() -> bytes:
+    """Splats of a ball, red above and blue below its middle."""
+    ball = trimesh.creation.icosphere(4, 0.5)
+    means = torch.from_numpy(ball.vertices.astype(np.float32))
+    turned = torch.linalg.cross(torch.tensor([[0.0, 0.0, 1.0]]).expand_as(means), means)  # +Z onto the normal
+    quats = torch.cat([0.5 + means[:, 2:], turned], 1)
+    quats[quats.norm(dim=1) < 1e-3] = torch.tensor([0.0, 1.0, 0.0, 0.0])
+    red = (means[:, 1:2] > 0).float()
+    count = len(means)
+    field = GaussianField(
+        means=means,
+        quats=torch.nn.functional.normalize(quats, dim=1),
+        log_scales=torch.full((count, 2), -3.6),
+        opacity_logits=torch.full((count,), 4.0),
+        base_color_srgb=torch.cat([0.1 + 0.8 * red, torch.full((count, 1), 0.1), 0.9 - 0.8 * red], 1),
+        metallic=torch.zeros(count, 1),
+        roughness=torch.ones(count, 1),
+    )
+    one = np.ones((1, 1), np.float32)
+    material = Material(np.full((1, 1, 3), 0.5, np.float32), one, one)
+    return spz_bytes(Asset(mesh=as_mesh(ball), material=material, name="ball", height_m=1.0, splats=field))
+
+
 @pytest.fixture
 def lively(world: World) -> World:
     world.worker.glb = trimesh.creation.box().export(file_type="glb")
+    world.worker.spz = two_coloured_ball()
     return world
+
+
+def pixels(of: Locator) -> np.ndarray:
+    """What is to be seen of an element, RGB."""
+    place = of.bounding_box()
+    assert place is not None
+    # Of the page, for an element that moves is waited for.
+    taken = of.page.screenshot(clip={name: place[name] for name in ("x", "y", "width", "height")})
+    return np.asarray(Image.open(io.BytesIO(taken)).convert("RGB")).astype(int)
 
 
 def wait_for_model(page: Page) -> None:
@@ -90,6 +132,79 @@ def test_from_request_to_viewed_asset(page: Page, lively: World):
         page.goto(link)
         wait_for_model(page)
         expect(page.locator("a.download")).to_have_count(0)
+
+
+def test_the_splats_it_came_from(page: Page, lively: World):
+    with serving_world(lively, pause_s=0.05) as host:
+        ask(page, host, "a ball")
+        expect(page.locator(".state")).to_have_text("Ready", timeout=WAIT_MS)
+        wait_for_model(page)
+        page.locator("h1").click()
+        page.keyboard.press("s")
+        canvas = page.locator("canvas.splats[data-drawn]")
+        expect(canvas).to_be_visible(timeout=WAIT_MS)
+        expect(page.locator("model-viewer")).to_be_hidden()
+        expect(page.get_by_role("button", name="Splats")).to_have_attribute("aria-pressed", "true")
+        seen = pixels(canvas)
+        red, blue = seen[..., 0] - seen[..., 2] > 90, seen[..., 2] - seen[..., 0] > 90
+        rows, columns = np.nonzero(red | blue)
+        # A ball, as large as the frame of the first view says, round and red above.
+        assert 0.5 < (np.ptp(rows) + 1) / len(seen) < 0.95
+        assert abs(np.ptp(rows) - np.ptp(columns)) < 0.08 * np.ptp(rows)
+        area = np.pi / 4 * np.ptp(rows) * np.ptp(columns)
+        assert 0.85 < (red | blue).sum() / area < 1.1
+        assert np.nonzero(red)[0].mean() + 0.2 * np.ptp(rows) < np.nonzero(blue)[0].mean()
+        # Looked at from above it is red; the keyboard orbits.
+        canvas.focus()
+        for _ in range(12):
+            page.keyboard.press("ArrowUp")
+        page.wait_for_timeout(200)
+        seen = pixels(canvas)
+        assert (seen[..., 2] - seen[..., 0] > 90).sum() < 0.02 * (seen[..., 0] - seen[..., 2] > 90).sum()
+        page.keyboard.press("2")
+        expect(page.locator("model-viewer")).to_be_visible()
+        expect(canvas).to_be_hidden()
+        expect(page.locator(".tool[data-mode=base]")).to_have_attribute("aria-pressed", "true")
+
+
+def test_damaged_splats_leave_the_mesh(page: Page, lively: World):
+    assert lively.worker.spz is not None
+    lively.worker.spz = lively.worker.spz[:200]
+    with serving_world(lively, pause_s=0.05) as host:
+        ask(page, host, "a ball")
+        expect(page.locator(".state")).to_have_text("Ready", timeout=WAIT_MS)
+        wait_for_model(page)
+        page.get_by_role("button", name="Splats").click()
+        expect(page.locator(".toast")).to_be_visible(timeout=WAIT_MS)
+        expect(page.locator("model-viewer")).to_be_visible()
+        expect(page.locator("canvas.splats")).to_have_count(0)
+
+
+def test_pictures_appear_as_stages_are_done(page: Page, lively: World):
+    with serving_world(lively, pause_s=600) as host:
+        ask(page, host, "a red barrel")
+        expect(page.locator(".state")).to_contain_text("Waiting")
+        for number, name in enumerate(("views", "field", "surface", "mesh", "texture"), 1):
+            lively.worker.work(1)
+            shown = page.locator(".way figure")
+            expect(shown).to_have_count(number, timeout=WAIT_MS)
+            # The newest first.
+            expect(shown.first).to_have_attribute("data-name", f"{name}.png")
+            expect(shown.first.locator("img")).to_be_visible()
+        lively.worker.work()
+        expect(page.locator(".state")).to_have_text("Ready", timeout=WAIT_MS)
+        expect(page.locator(".way figure").first).to_have_attribute("data-name", "views.png")
+
+
+def test_a_new_look(page: Page, lively: World):
+    with serving_world(lively, pause_s=0.05) as host:
+        ask(page, host, "a red barrel")
+        expect(page.locator(".state")).to_have_text("Ready", timeout=WAIT_MS)
+        page.get_by_label("The whole object in its new look").fill("a golden barrel")
+        page.get_by_role("button", name="Paint").click()
+        expect(page.get_by_role("heading", name="a golden barrel")).to_be_visible(timeout=WAIT_MS)
+        expect(page.locator(".state")).to_have_text("Ready", timeout=WAIT_MS)
+    assert {job.kind for job in lively.service.jobs.find()} == {"generate", "retexture"}
 
 
 def test_picking_a_variant(page: Page, lively: World):

@@ -42,6 +42,7 @@ export const api = {
   // A key of its own per press of the button: a request that is sent twice makes one job.
   create: (body, key) => ask("POST", "/v1/jobs", body, { "Idempotency-Key": key }),
   again: (id, changes) => ask("POST", `/v1/jobs/${id}/again`, changes),
+  retexture: (id, look) => ask("POST", `/v1/jobs/${id}/retexture`, look),
   pick: (id, seed) => ask("POST", `/v1/jobs/${id}/pick`, { seed }),
   cancel: (id) => ask("POST", `/v1/jobs/${id}/cancel`),
   retry: (id) => ask("POST", `/v1/jobs/${id}/retry`),

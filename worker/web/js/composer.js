@@ -16,7 +16,9 @@ export function makeComposer(session, opened) {
   let uploading = null;
   let key = newKey();
 
-  const names = session.formats.filter((name) => name !== "glb");
+  // The page shows the splats: they come without being asked for.
+  const extra = session.formats.filter((name) => name === "spz");
+  const names = session.formats.filter((name) => name !== "glb" && !extra.includes(name));
   byId("formats").append(...names.map((name) =>
     el("label", {}, el("input", { type: "checkbox", name: "format", value: name }), el("span", {}, name))));
 
@@ -93,7 +95,7 @@ export function makeComposer(session, opened) {
         prompt: prompt.value.trim(),
         preset: values.get("preset"),
         variants: Number(values.get("variants")),
-        formats: ["glb", ...values.getAll("format")],
+        formats: ["glb", ...extra, ...values.getAll("format").filter((name) => !extra.includes(name))],
       };
       if (values.get("negative")) body.negative = values.get("negative");
       for (const name of NUMBERS) if (values.get(name)) body[name] = Number(values.get(name));

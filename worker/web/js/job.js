@@ -14,7 +14,18 @@ const STAGES = {
   export: "Writing the files",
   preview: "Taking pictures",
   finish: "Packing",
+  paint: "Painting it from all sides",
+  rework: "Working on the mesh",
 };
+// What is drawn on the way, in its order, and what it is called.
+const WAY = [
+  ["input.png", "Your picture, cut out"],
+  ["views.png", "What the model drew: all channels of all views"],
+  ["field.png", "Built of Gaussians"],
+  ["surface.png", "The surface"],
+  ["mesh.png", "The mesh, within its budget"],
+  ["texture.png", "With its textures"],
+];
 const ENDED = ["succeeded", "failed", "canceled", "expired"];
 const SAID = { queued: "Waiting", running: "In the making", succeeded: "Ready", failed: "Failed", canceled: "Cancelled", expired: "Gave up waiting" };
 
@@ -59,7 +70,7 @@ export function showJob(stage, first, { changed, connection, open }) {
           await navigator.clipboard?.writeText(url).catch(() => {});
           shareBox(url);
         }, { title: "A link for looking only" }));
-        if (job.params.preset === "draft") {
+        if (job.params.preset === "draft" && job.kind !== "rework") {
           list.push(act("Work it out", async () => open(await api.again(job.id, { preset: "standard" })), { class: "primary", title: "The same asset in standard quality" }));
         }
       } else {
@@ -136,11 +147,15 @@ export function showJob(stage, first, { changed, connection, open }) {
   }
 
   function pictures() {
-    const shown = ["input.png", "views.png"].map((name) => fileOf(job, name)).filter(Boolean);
+    const shown = WAY.map(([name, text]) => [fileOf(job, name), text]).filter(([file]) => file);
     if (!shown.length) return null;
-    return el("section", { class: "on-the-way" }, el("h2", {}, "On the way"),
-      shown.map((file) => el("a", { href: file.url, target: "_blank", rel: "noopener" },
-        el("img", { src: file.url, alt: file.name === "views.png" ? "What the model drew: all channels of all views" : "Your picture, cut out", loading: "lazy" }))));
+    // The newest is what one waits for; afterwards the way is read from its beginning.
+    if (!ENDED.includes(job.state)) shown.reverse();
+    return el("section", { class: "on-the-way", "aria-label": "On the way" }, el("h2", {}, "On the way"),
+      el("div", { class: "way" }, shown.map(([file, text]) =>
+        el("figure", { "data-name": file.name },
+          el("a", { href: file.url, target: "_blank", rel: "noopener" }, el("img", { src: file.url, alt: text, loading: "lazy" })),
+          el("figcaption", {}, text)))));
   }
 
   function downloads() {
@@ -151,7 +166,24 @@ export function showJob(stage, first, { changed, connection, open }) {
     return el("section", { class: "downloads" }, el("h2", {}, "Files"), el("div", { class: "download-list" }, files.map(link), rest.map(link)));
   }
 
+  function newLook() {
+    const form = el("form", {
+      class: "change look",
+      onsubmit: async (event) => {
+        event.preventDefault();
+        const prompt = form.elements.look.value.trim();
+        if (!prompt) return form.elements.look.focus();
+        const preset = job.params.preset ?? "standard";
+        try { open(await api.retexture(job.id, { prompt, preset })); } catch (error) { toast(error.message); }
+      },
+    },
+    el("label", { class: "grow" }, "The whole object in its new look ", el("input", { name: "look", maxLength: 600, placeholder: job.prompt ? `${job.prompt}, golden` : "a golden barrel" })),
+    el("button", { class: "ghost", type: "submit" }, "Paint"));
+    return el("section", {}, el("h2", {}, "New look", el("small", {}, "the shape stays")), form);
+  }
+
   function change() {
+    if (job.kind !== "generate") return null;
     const form = el("form", {
       class: "change",
       onsubmit: async (event) => {
@@ -182,12 +214,12 @@ export function showJob(stage, first, { changed, connection, open }) {
     viewer = null;
     if (job.state === "succeeded") {
       const poster = fileOf(job, "preview.png")?.url;
-      const shown = await showcase({ glb: assetOf(job, ".glb")?.url, film: fileOf(job, "turntable.mp4")?.url, poster, label: job.prompt || "The asset" });
+      const shown = await showcase({ glb: assetOf(job, ".glb")?.url, film: fileOf(job, "turntable.mp4")?.url, splats: assetOf(job, ".spz")?.url, poster, label: job.prompt || "The asset" });
       if (gone) return shown.dispose();
       viewer = shown;
       body.replaceChildren(shown.node, el("div", { class: "panels" },
         el("section", {}, el("h2", {}, "Report"), job.report ? reportList(job.report) : null),
-        downloads(), change(), variants(), pictures()));
+        downloads(), el("div", { class: "stack" }, change(), newLook()), variants(), pictures()));
       return;
     }
     const parts = [];

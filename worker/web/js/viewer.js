@@ -1,6 +1,7 @@
 // The asset in the round: model-viewer, with what it does not have by itself: base colour, normals,
 // roughness and wireframe as modes of display.
-import { el } from "./dom.js";
+import { el, toast } from "./dom.js";
+import { makeSplatViewer } from "./splats.js";
 
 export const MODES = [
   ["shaded", "Shaded", "1"],
@@ -121,7 +122,7 @@ export function makeViewer(url, label, poster) {
 }
 
 /** Viewer, modes and turntable as one block; without the viewer the turntable film takes its place. */
-export async function showcase({ glb, film, poster, label }) {
+export async function showcase({ glb, film, splats, poster, label }) {
   const stage = el("div", { class: "showcase" });
   if (!(await loadViewer()) || !glb) {
     stage.append(
@@ -151,25 +152,64 @@ export async function showcase({ glb, film, poster, label }) {
   const turn = el("button", { type: "button", class: "tool", "aria-pressed": "false", title: "Turn (T)", onclick: () => setTurning() }, "Turn");
   const filmButton = movie &&
     el("button", { type: "button", class: "tool", "aria-pressed": "false", title: "Turntable film (V)", onclick: () => setFilm() }, "Film");
-  const reset = el("button", { type: "button", class: "tool", title: "First view (R)", onclick: () => viewer.reset() }, "Reset");
+  const splatButton = splats &&
+    el("button", { type: "button", class: "tool", "aria-pressed": "false", title: "The Gaussians it came from (S)", onclick: () => setSplats() }, "Splats");
+  const reset = el("button", { type: "button", class: "tool", title: "First view (R)", onclick: () => { viewer.reset(); cloud?.reset(); } }, "Reset");
   const tools = el("div", { class: "tools", role: "toolbar", "aria-label": "How the asset is shown" },
-    el("span", { class: "tool-group" }, modes),
+    el("span", { class: "tool-group" }, modes, splatButton),
     el("span", { class: "tool-group" }, turn, filmButton, reset));
   stage.append(still, tools);
+  let cloud = null; // the splats, once they were asked for
+  let mode = "shaded";
 
-  function choose(name) {
-    setFilm(false);
-    viewer.setMode(name);
+  function press(name) {
     for (const button of modes) button.setAttribute("aria-pressed", String(button.dataset.mode === name));
+    splatButton?.setAttribute("aria-pressed", String(name === "splats"));
+  }
+  function choose(name) {
+    mode = name;
+    setFilm(false);
+    cloud?.show(false);
+    viewer.node.hidden = false;
+    viewer.setMode(name);
+    press(name);
+  }
+  async function setSplats(on = splatButton?.getAttribute("aria-pressed") !== "true") {
+    if (!splats) return;
+    if (!on) return choose(mode);
+    setFilm(false);
+    press("splats");
+    viewer.node.hidden = true;
+    if (!cloud) {
+      cloud = makeSplatViewer(splats, label);
+      still.append(cloud.node);
+      cloud.setTurning(turn.getAttribute("aria-pressed") === "true");
+      try {
+        await cloud.ready;
+      } catch (error) {
+        toast(error.message);
+        cloud.dispose();
+        cloud = null;
+        return choose(mode);
+      }
+    }
+    // Another view may have been chosen while it loaded.
+    cloud?.show(splatButton.getAttribute("aria-pressed") === "true");
   }
   function setTurning(on = turn.getAttribute("aria-pressed") !== "true") {
     turn.setAttribute("aria-pressed", String(on));
     viewer.setTurning(on);
+    cloud?.setTurning(on);
   }
   function setFilm(on = filmButton?.getAttribute("aria-pressed") !== "true") {
     if (!movie) return;
     filmButton.setAttribute("aria-pressed", String(on));
+    if (on === !movie.hidden) return;
     movie.hidden = !on;
+    if (on) {
+      cloud?.show(false);
+      press(mode);
+    }
     viewer.node.hidden = on;
     if (on) movie.play().catch(() => {});
     else movie.pause();
@@ -180,13 +220,15 @@ export async function showcase({ glb, film, poster, label }) {
     if (mode) choose(mode[0]);
     else if (event.key === "t") setTurning();
     else if (event.key === "v") setFilm();
-    else if (event.key === "r") viewer.reset();
+    else if (event.key === "s") setSplats();
+    else if (event.key === "r") reset.click();
   }
   addEventListener("keydown", keys);
   return {
     node: stage,
     dispose() {
       removeEventListener("keydown", keys);
+      cloud?.dispose();
       viewer.dispose();
     },
   };

@@ -21,7 +21,7 @@ export function makeHistory(open) {
   function card(job) {
     const picture = pictureOf(job);
     const shown = picture?.name === "preview.png" ? picture.url : null;
-    const text = job.prompt || job.name || "From a picture";
+    const text = job.prompt || job.name || (job.kind === "generate" ? "From a picture" : "A model");
     const link = el("a", { class: "card", href: `#/job/${job.id}`, title: text, "data-state": job.state, "aria-current": job.id === current ? "page" : null },
       shown ? el("img", { src: shown, alt: "", loading: "lazy" }) : el("span", { class: "card-blank" }, job.state === "running" || job.state === "queued" ? el("progress", { max: 1, value: job.progress, "aria-label": "Progress" }) : job.state === "failed" ? "!" : "–"),
       el("span", { class: "card-text" }, el("b", {}, text), el("small", {}, job.state === "succeeded" ? ago(job.created) : job.state)));

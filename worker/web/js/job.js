@@ -40,7 +40,7 @@ export function showJob(stage, first, { changed, connection, open }) {
   let timer = 0;
   let gone = false;
 
-  const title = el("h1", {}, job.prompt || job.name || "From a picture");
+  const title = el("h1", {}, job.prompt || job.name || (job.kind === "generate" ? "From a picture" : "A model"));
   const state = el("p", { class: "state" });
   const heading = el("header", { class: "job-head" }, el("div", {}, state, title), el("div", { class: "actions" }));
   const body = el("div", { class: "job-body" });

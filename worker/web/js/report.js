@@ -16,7 +16,9 @@ export function sentences(report) {
   }
   if (asset.size) {
     const [x, y, z] = asset.size.map((side) => side.toFixed(2));
-    lines.push(["good", `${x} m wide, ${y} m high, ${z} m deep; stands on the floor at the origin.`]);
+    // What was given keeps its place; what was made stands on the floor.
+    const place = report.operation ? "" : "; stands on the floor at the origin";
+    lines.push(["good", `${x} m wide, ${y} m high, ${z} m deep${place}.`]);
   }
   if (asset.textures?.length) {
     const size = asset.textures[0].split(" ").at(-1).replace("x", " × ");
@@ -36,7 +38,7 @@ export function sentences(report) {
   for (const warning of report.warnings ?? []) if (views?.in_domain !== false) lines.push(["note", warning]);
   lines.push(...screened(report.safety ?? []));
   const worked = (report.stages ?? []).reduce((sum, stage) => sum + stage.seconds, 0);
-  if (worked) lines.push(["good", `Made in ${duration(worked)} of work; seed ${report.seed}.`]);
+  if (worked) lines.push(["good", `Made in ${duration(worked)} of work${report.seed === undefined ? "" : `; seed ${report.seed}`}.`]);
   return lines;
 }
 

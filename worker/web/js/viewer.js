@@ -125,11 +125,9 @@ export function makeViewer(url, label, poster) {
 export async function showcase({ glb, film, splats, poster, label }) {
   const stage = el("div", { class: "showcase" });
   if (!(await loadViewer()) || !glb) {
-    stage.append(
-      film
-        ? el("video", { class: "viewer", src: film, poster, autoplay: true, loop: true, muted: true, controls: true, playsInline: true })
-        : el("img", { class: "viewer", src: poster, alt: label }),
-    );
+    stage.append(el("div", { class: "showcase-body" }, film
+      ? el("video", { class: "viewer", src: film, poster, autoplay: true, loop: true, muted: true, controls: true, playsInline: true })
+      : el("img", { class: "viewer", src: poster, alt: label })));
     if (glb) stage.append(el("p", { class: "quiet" }, "The 3D viewer is not installed: run scripts/web-vendor.sh."));
     return { node: stage, dispose() {} };
   }

@@ -9,7 +9,7 @@ StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "p
 VERSIONS: dict[StageName, int] = {
     "views": 5,
     "field": 3,
-    "surface": 3,
+    "surface": 4,
     "mesh": 3,
     "texture": 4,
     "export": 4,

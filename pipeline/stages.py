@@ -49,6 +49,8 @@ DRAWN_FILE = "drawn.safetensors"
 TEXTURE_VIEWS_FILE = "texture_views.safetensors"
 """Of a reconstruction: the views in the pictures' own resolution, for surface and texture."""
 POSED_FILE = "posed.json"
+_MEASURED_PX = 8_000_000
+"""Of all views together that a surface is fused from; it bounds the memory."""
 SCREENING_FILE = "screening.json"
 SCREENED_PX = 224
 """Side of the pictures of the finished asset that a policy is shown: what classifiers usually see."""
@@ -269,9 +271,14 @@ def surface(
     from recon.fields.sdf import SdfField
     from recon.surface import extract_surface
 
-    # Of posed pictures those in full resolution: what depth says of edges is lost with its pixels.
     sharp = views_dir / TEXTURE_VIEWS_FILE
     views = ViewSet.load(sharp if sharp.is_file() else views_dir / VIEWS_FILE)
+    if sharp.is_file():
+        from pipeline.posed_views import sized
+
+        # Sharper than the field's views: what depth says of edges is lost with its pixels.
+        side = min(config.measured_size, int((_MEASURED_PX / len(views)) ** 0.5))
+        views = sized(views, min(side, views.cameras.width))
     field = load_field(field_dir / FIELD_FILE)
     with torch.no_grad():
         seen = views.gbuffer

@@ -61,6 +61,8 @@ class SurfaceConfig:
     """`auto`: `tsdf` where the views' own depths are used and agree, else `poisson`."""
     view_size: int = 192
     """Side in pixels of the pictures that the field is rendered to."""
+    measured_size: int = 384
+    """Largest side in pixels of posed views whose own depth is used; less where there are many."""
     max_voxels: int = 2_000_000
     """Samples of the volume (tsdf). A million is a cube of 100."""
     poisson_depth: int = 7
@@ -76,6 +78,7 @@ class SurfaceConfig:
     def __post_init__(self) -> None:
         ranges = {
             "view_size": (32, 1024),
+            "measured_size": (32, 1024),
             "max_voxels": (20_000, 50_000_000),
             "poisson_depth": (4, 10),
             "votes": (1, 8),

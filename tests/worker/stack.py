@@ -114,7 +114,9 @@ class Stack:
             time.sleep(0.02)
         raise AssertionError("the worker has no child")
 
-    def running(self, job_id: str, stage_name: str | None = None, progress: float = 0.0) -> Any:
+    def running(
+        self, job_id: str, stage_name: str | None = None, progress: float = 0.0, timeout_s: float = 180.0
+    ) -> Any:
         """Waits for a stage to run and be so far; its row."""
 
         def look() -> Any:
@@ -125,9 +127,9 @@ class Stack:
                         return row
             return None
 
-        return wait_for(look, 60, "the stage runs")
+        return wait_for(look, timeout_s, "the stage runs")
 
-    def ended(self, job_id: str, timeout_s: float = 60.0) -> JobInfo:
+    def ended(self, job_id: str, timeout_s: float = 180.0) -> JobInfo:
         """Waits for a job's end."""
 
         def look() -> JobInfo | None:

@@ -63,7 +63,7 @@ def main() -> None:
         losses = []
         for step in range(given.steps):
             loss, _, _ = trainer.train_iteration(step)
-            losses.append(float(loss))
+            losses.append(float(loss.detach()))
         cameras = len(trainer.pipeline.datamanager.train_dataset.cameras)
     some = max(1, given.steps // 4)
     first, last = sum(losses[:some]) / some, sum(losses[-some:]) / some

@@ -14,6 +14,9 @@ from tests.worker.api.conftest import MakeWorld, World
 QUICK = (
     "/openapi/v2/text-to-3d",
     "/openapi/v1/remesh/{task_id}",
+    "/openapi/v1/retexture",
+    "/openapi/v1/uv-unwrap",
+    "/v1/jobs/{job_id}/retexture",
     "/v1/jobs",
     "/v1/jobs/{job_id}/pick",
     "/v1/batches",

@@ -28,33 +28,33 @@ def baseline(found: PosedViews, polycount: int, texture_size: int) -> Scene:
 
 
 def fused(found: PosedViews) -> Mesh:
-    """Open3D's scalable TSDF volume."""
+    """Open3D's TSDF on blocks of voxels."""
     import open3d as o3d
 
     views = found.views
     assert views.gbuffer.depth is not None
-    voxel = 2.0 / VOXELS
-    volume = o3d.pipelines.integration.ScalableTSDFVolume(
-        voxel_length=voxel,
-        sdf_trunc=4 * voxel,
-        color_type=o3d.pipelines.integration.TSDFVolumeColorType.NoColor,
+    core, truncation, farthest = o3d.core, 4.0, 100.0
+    grid = o3d.t.geometry.VoxelBlockGrid(
+        ("tsdf", "weight"),
+        (core.float32, core.float32),
+        ((1), (1)),
+        voxel_size=2.0 / VOXELS,
+        block_resolution=16,
+        block_count=10_000,
+        device=core.Device("CPU:0"),
     )
-    size = views.cameras.width
     flip = np.diag([1.0, -1.0, -1.0, 1.0])  # OpenCV's axes
-    blank = o3d.geometry.Image(np.zeros((size, size, 3), np.uint8))
     for c in range(len(views)):
-        depth = np.ascontiguousarray(views.gbuffer.depth[c, ..., 0].numpy())
-        pair = o3d.geometry.RGBDImage.create_from_color_and_depth(
-            blank, o3d.geometry.Image(depth), depth_scale=1.0, depth_trunc=100.0,
-            convert_rgb_to_intensity=False,
-        )  # fmt: skip
+        depth = o3d.t.geometry.Image(core.Tensor(np.ascontiguousarray(views.gbuffer.depth[c].numpy())))
         fx, fy, cx, cy = (float(value) for value in views.cameras.intrinsics[c])
         # Open3D's pixels have their centres at whole numbers.
-        camera = o3d.camera.PinholeCameraIntrinsic(size, size, fx, fy, cx - 0.5, cy - 0.5)
-        pose = views.cameras.c2w[c].double().numpy() @ flip
-        volume.integrate(pair, camera, np.linalg.inv(pose))
-    made = volume.extract_triangle_mesh()
-    return Mesh(np.asarray(made.vertices, np.float32), np.asarray(made.triangles, np.int32))
+        matrix = core.Tensor(np.array([[fx, 0, cx - 0.5], [0, fy, cy - 0.5], [0, 0, 1]]))
+        pose = core.Tensor(np.linalg.inv(views.cameras.c2w[c].double().numpy() @ flip))
+        blocks = grid.compute_unique_block_coordinates(depth, matrix, pose, 1.0, farthest, truncation)
+        grid.integrate(blocks, depth, matrix, pose, 1.0, farthest, truncation)
+    made = grid.extract_triangle_mesh(1.0)
+    vertices, faces = made.vertex.positions.numpy(), made.triangle.indices.numpy()
+    return Mesh(np.asarray(vertices, np.float32), np.asarray(faces, np.int32))
 
 
 def decimated(mesh: Mesh, polycount: int) -> Mesh:

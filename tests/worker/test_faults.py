@@ -445,7 +445,7 @@ def test_15_poison_and_doorbells_that_are_repeated_dropped_and_false(stack: Stac
 def test_a_real_draft_survives_the_death_of_its_worker_and_is_reused(tmp_path: Path):
     from worker.jobs import Submission
 
-    with stack_at(tmp_path / "data", lease_s=20.0, renew_s=2.0, preload=True) as stack:
+    with stack_at(tmp_path / "data", lease_s=120.0, renew_s=2.0, preload=True) as stack:
         stack.workers()
         submission = Submission("generate", {"prompt": "a mossy rock", "preset": "draft", "seed": 3})
         job_id = stack.jobs.submit(submission, owner="me").job_id

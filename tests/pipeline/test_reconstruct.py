@@ -65,7 +65,8 @@ def test_pictures_alone_resume_and_repeat(tmp_path: Path) -> None:
     first = reconstruct(folder, out=tmp_path / "one" / "asset", preset=QUICK)
     again = reconstruct(folder, out=tmp_path / "two" / "asset", preset=QUICK)
     assert first.receipt.outputs == again.receipt.outputs
-    changed = resume(first.directory, polycount=200, height_m=2.0)
+    assert first.report.light is None
+    changed = resume(first.directory, polycount=200, height_m=2.0, delight=True)
     reused = {cost.name: cost.reused for cost in changed.report.stages}
     assert reused["field"]
     assert reused["surface"]
@@ -73,6 +74,10 @@ def test_pictures_alone_resume_and_repeat(tmp_path: Path) -> None:
     assert changed.glb is not None
     vertices = np.concatenate([part.mesh.vertices for part in load_scene(changed.glb).parts])
     assert np.ptp(vertices[:, 1]) == pytest.approx(2.0, abs=1e-4)
+    light = changed.report.light
+    assert light is not None
+    assert light["contrast"] > 0.05
+    assert len(light["coefficients"]) == 16
 
 
 def test_a_receipt_is_replayed_with_its_pictures_wherever_they_are(views: Path, tmp_path: Path) -> None:
@@ -108,9 +113,11 @@ def test_generate_takes_the_field_of_its_preset(tmp_path: Path) -> None:
     assert np.ptp(vertices, axis=0) == pytest.approx([0.72, 1.0, 0.72], abs=0.06)
 
 
-def test_what_cannot_be_resumed_is_said(tmp_path: Path) -> None:
+def test_what_cannot_be_resumed_is_said(views: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing to resume"):
         resume(tmp_path)
+    with pytest.raises(InputError, match="without light"):
+        reconstruct(views, out=tmp_path / "a", preset=QUICK, delight=True)
 
 
 @pytest.mark.parametrize(

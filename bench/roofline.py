@@ -46,8 +46,8 @@ FLOATS_PER_SPLAT = 15
 
 @numba.njit(cache=True)
 @no_type_check
-def _scalar(n: int) -> float:
-    a, b, c, d = 1.0, 1.0, 1.0, 1.0
+def _scalar(n: int, start: float) -> float:
+    a, b, c, d = start, start + 1, start + 2, start + 3
     for _ in range(n):
         # Four chains, so that latency does not decide; each depends on itself and cannot be vectorised away.
         a, b, c, d = a * 0.999 + 1e-3, b * 0.998 + 2e-3, c * 0.997 + 3e-3, d * 0.996 + 4e-3
@@ -70,7 +70,7 @@ def machine() -> tuple[float, float]:
     source = np.ones(64 << 20, np.float32)
     target = np.empty_like(source)
     bandwidth = 2 * source.nbytes / best(lambda: np.copyto(target, source))
-    scalar = 8 * 2_000_000 / best(lambda: _scalar(2_000_000))
+    scalar = 8 * 2_000_000 / best(lambda: _scalar(2_000_000, 0.5))
     matrix = torch.rand(1024, 1024)
     peak = 2 * 1024**3 / best(lambda: matrix @ matrix)
     print(

@@ -37,9 +37,10 @@ CONFIG = RetextureConfig(
 
 
 def written(path: Path, *, parts: int = 1) -> Path:
-    """Balls in a row, unwrapped, grey, two metres above the floor."""
+    """Balls in a row, unwrapped, checked in grey, two metres above the floor."""
     one = np.ones((1, 1), np.float32)
-    material = Material(np.full((1, 1, 3), 0.5, np.float32), one * 0.0, one * 0.5)
+    checks = np.where(np.indices((8, 8)).sum(0)[..., None] % 2, 0.4, 0.6).repeat(3, -1)
+    material = Material(checks.astype(np.float32), one * 0.0, one * 0.5)
     found = []
     for number in range(parts):
         ball = trimesh.creation.icosphere(2, 0.4)

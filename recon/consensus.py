@@ -57,6 +57,9 @@ class ConsensusConfig:
     """Samples along each side of the grid of votes."""
     smoothing: float = 0.4
     """Standard deviation of the first smoothing, in units of the disagreement."""
+    slack: float = 3.0
+    """How far the depths of opposite views may cross, in units of the disagreement, before there is a hole
+    between them: a thin back or wall stays closed."""
     max_genus: int = 4
     """Handles that a shape may keep; one with more is smoothed further."""
     min_component: float = 0.05
@@ -67,6 +70,7 @@ class ConsensusConfig:
             "tolerance_px": (0, 1000),
             "voxels": (16, 512),
             "smoothing": (0, 10),
+            "slack": (0, 10),
             "max_genus": (0, 10_000),
             "min_component": (0, 1),
         }
@@ -137,7 +141,8 @@ def consensus(maps: DepthMaps, disagreement: float, config: ConsensusConfig) -> 
     spacing = 2 * _REACH / (config.voxels - 1)
     values = np.empty((config.voxels,) * 3, np.float32)
     cut = max(1.5 * disagreement, 1.5 * spacing)
-    _vote_grid(spacing, cut, maps.w2c, maps.intrinsics, maps.perspective, filled, outside, values)
+    slack = config.slack * disagreement
+    _vote_grid(spacing, cut, slack, maps.w2c, maps.intrinsics, maps.perspective, filled, outside, values)
     sigma = config.smoothing * disagreement / spacing
     best: Mesh | None = None
     for _ in range(6):
@@ -252,8 +257,8 @@ def _seen_by(shape: Mesh, views: ViewSet) -> ViewSet:
 @numba.njit(cache=True, inline="always")
 @no_type_check
 def _vote(x, y, z, m, k, perspective, depth, outside):
-    """Signed distance of a point from what one view shows, positive outside; how far it is ahead of the
-    surface seen there (negative behind it); and whether it is ahead of the view.
+    """How far a point is beside what one view shows (negative inside the outline); how far it is ahead of
+    the surface seen there (negative behind it); and whether it is ahead of the view.
 
     Beside the frame is outside: the whole object is in the frame.
     """
@@ -277,7 +282,7 @@ def _vote(x, y, z, m, k, perspective, depth, outside):
     surface = a * depth[r0, c0] + b * depth[r0, c0 + 1] + c * depth[r0 + 1, c0] + d * depth[r0 + 1, c0 + 1]
     if over > 0.0:
         beside = max(beside, 0.0) + over / fx
-    return max(beside, surface - cz), surface - cz, True
+    return beside, surface - cz, True
 
 
 @numba.njit(cache=True)
@@ -285,7 +290,7 @@ def _vote(x, y, z, m, k, perspective, depth, outside):
 def _vote_at(points, w2c, intrinsics, perspective, depth, outside, votes):
     for i in range(len(points)):
         for c in range(len(w2c)):
-            value, _, valid = _vote(
+            beside, ahead, valid = _vote(
                 points[i, 0],
                 points[i, 1],
                 points[i, 2],
@@ -295,20 +300,21 @@ def _vote_at(points, w2c, intrinsics, perspective, depth, outside, votes):
                 depth[c],
                 outside[c],
             )
-            votes[i, c] = value if valid else 0.0
+            votes[i, c] = max(beside, ahead) if valid else 0.0
 
 
 @numba.njit(cache=True, parallel=True)
 @no_type_check
-def _vote_grid(spacing, cut, w2c, intrinsics, perspective, depth, outside, values):
-    n = values.shape[0]
+def _vote_grid(spacing, cut, slack, w2c, intrinsics, perspective, depth, outside, values):
+    n, views = values.shape[0], len(w2c)
     low = -spacing * (n - 1) / 2
     for i in numba.prange(n):
+        beside, ahead = np.empty(views), np.empty(views)
         for j in range(n):
             for k in range(n):
-                total, weights = 0.0, 0.0
-                for c in range(len(w2c)):
-                    value, ahead, valid = _vote(
+                count, sx, sy, sz = 0, 0.0, 0.0, 0.0
+                for c in range(views):
+                    beside[c], ahead[c], valid = _vote(
                         low + i * spacing,
                         low + j * spacing,
                         low + k * spacing,
@@ -319,10 +325,22 @@ def _vote_grid(spacing, cut, w2c, intrinsics, perspective, depth, outside, value
                         outside[c],
                     )
                     if not valid:
+                        beside[c] = np.nan
+                    elif beside[c] < 0.0 and ahead[c] > 0.0:
+                        count += 1
+                        sx += w2c[c, 2, 0]
+                        sy += w2c[c, 2, 1]
+                        sz += w2c[c, 2, 2]
+                # Those that look at air here from opposite sides have a thin wall between them.
+                opposed = 1.0 - np.sqrt(sx * sx + sy * sy + sz * sz) / max(count, 1)
+                total, weights = 0.0, 0.0
+                for c in range(views):
+                    if np.isnan(beside[c]):
                         continue
+                    value = max(beside[c], ahead[c] - slack * opposed)
                     weight = 1.0
                     if value < 0.0:
-                        weight = np.exp(min(ahead, 0.0) / cut)
+                        weight = np.exp(min(ahead[c], 0.0) / cut)
                         value = max(value, -cut)
                     else:
                         value = min(value, cut)

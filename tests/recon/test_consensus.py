@@ -78,6 +78,23 @@ def test_a_floor_that_one_view_sees_stays_flat() -> None:
     np.testing.assert_allclose(np.abs(shape.vertices).max(0), 0.5, atol=2 * maps.pixel)
 
 
+def test_a_thin_back_whose_sides_cross_has_no_hole() -> None:
+    """Each side's depth lies behind the other side: by depth alone the plate is air."""
+    views = views_of(MeshField(trimesh.creation.box((1.2, 0.9, 0.06))))
+    depth = views.gbuffer.depth
+    assert depth is not None
+    moved = replace(views, gbuffer=replace(views.gbuffer, depth=depth + 0.1 * (depth > 0)))
+    maps = depth_maps(moved.cameras, moved.gbuffer)
+    shape = consensus(maps, 3 * maps.pixel, ConsensusConfig())
+    assert shape is not None
+    assert genus(shape) == 0
+    np.testing.assert_allclose(np.abs(shape.vertices).max(0)[:2], [0.6, 0.45], atol=3 * maps.pixel)
+    # Without slack only splinters are left of it.
+    without = consensus(maps, 3 * maps.pixel, ConsensusConfig(slack=0.0))
+    assert without is not None
+    assert np.abs(without.vertices).max(0)[0] < 0.55
+
+
 def test_harmonised_views_keep_the_contract_of_a_gbuffer() -> None:
     views = harmonise(bitten(ball()), ConsensusConfig(tolerance_px=2.0))
     seen = views.gbuffer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import fields
 from pathlib import Path
 
@@ -24,14 +25,15 @@ def load_mesh(path: Path) -> Mesh:
 
 def save_material(material: Material, path: Path) -> None:
     """Write the maps that the material has, float32, its name, and how much it emits."""
-    _save(material, path, {"name": material.name, "emissive_strength": repr(material.emissive_strength)})
+    # One entry: safetensors writes several in no fixed order, and the same asset is the same bytes.
+    told = {"name": material.name, "emissive_strength": material.emissive_strength}
+    _save(material, path, {"material": json.dumps(told)})
 
 
 def load_material(path: Path) -> Material:
     """Read what `save_material` wrote."""
     arrays, metadata = _load(path)
-    strength = float(metadata.get("emissive_strength", 1.0))
-    return Material(**arrays, name=metadata["name"], emissive_strength=strength)
+    return Material(**arrays, **json.loads(metadata["material"]))
 
 
 def _save(value: Mesh | Material, path: Path, metadata: dict[str, str]) -> None:

@@ -11,7 +11,7 @@ VERSIONS: dict[StageName, int] = {
     "field": 3,
     "surface": 4,
     "mesh": 3,
-    "texture": 4,
+    "texture": 5,
     "export": 4,
     "preview": 1,
 }

@@ -91,6 +91,7 @@ def test_options_reach_the_run(folder: Path, monkeypatch: pytest.MonkeyPatch):
     words += " --height-m 0.9 --texture-size 256 --formats GLB,obj --device cpu --quiet"
     assert cli.invoke(words.split()) == 2
     seen.pop("observer")
+    assert seen.pop("screening").name.startswith("offline")
     assert seen == {
         "prompt": "chair",
         "out": Path("OUT"),

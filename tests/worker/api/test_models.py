@@ -6,6 +6,7 @@ import base64
 import json
 import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trimesh
@@ -27,19 +28,24 @@ def box() -> bytes:
     return data
 
 
-def bad_accessor() -> bytes:
-    """An accessor of 2^31 triplets that no buffer holds."""
-    root = {
-        "asset": {"version": "2.0"},
-        "accessors": [{"componentType": 5126, "count": 2**31, "type": "VEC3"}],
-        "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}],
-        "nodes": [{"mesh": 0}],
-        "scenes": [{"nodes": [0]}],
-        "scene": 0,
-    }
-    text = json.dumps(root).encode()
+def glb_of(root: dict[str, Any]) -> bytes:
+    """A GLB without a buffer."""
+    text = json.dumps({"asset": {"version": "2.0"}} | root).encode()
     text += b" " * (-len(text) % 4)
     return struct.pack("<4sIIII", b"glTF", 2, 20 + len(text), len(text), 0x4E4F534A) + text
+
+
+def bad_accessor() -> bytes:
+    """An accessor of 2^31 triplets that no buffer holds."""
+    return glb_of(
+        {
+            "accessors": [{"componentType": 5126, "count": 2**31, "type": "VEC3"}],
+            "meshes": [{"primitives": [{"attributes": {"POSITION": 0}}]}],
+            "nodes": [{"mesh": 0}],
+            "scenes": [{"nodes": [0]}],
+            "scene": 0,
+        }
+    )
 
 
 def finished(world: World) -> str:
@@ -120,11 +126,13 @@ def test_unwrapping_a_model_that_is_sent(world: World):
 
 
 def test_a_model_whose_inside_is_broken_ends_with_a_message(world: World):
-    task_id = world.client.post(UNWRAP, json={"model_url": uri(bad_accessor())}).json()["result"]
+    """What the door does not look for: a node that is its own child."""
+    broken = glb_of({"nodes": [{"children": [0]}], "scenes": [{"nodes": [0]}], "scene": 0})
+    task_id = world.client.post(UNWRAP, json={"model_url": uri(broken)}).json()["result"]
     work(world)
     task = world.client.get(f"{UNWRAP}/{task_id}").json()
     assert task["status"] == "FAILED"
-    assert "accessors[0]" in task["task_error"]["message"]
+    assert "loop" in task["task_error"]["message"]
     assert "/" not in task["task_error"]["message"].replace("glTF/GLB", "")
 
 
@@ -135,7 +143,8 @@ def test_a_model_whose_inside_is_broken_ends_with_a_message(world: World):
         ("data:text/html;base64,aGk=", 422, "data URI"),
         (uri(b"solid"), 422, "no GLB"),
         (uri(b"glTF"), 422, "model"),
-        (uri(box()[:400]), 422, "the model"),
+        (uri(box()[:400]), 422, "is truncated"),
+        (uri(bad_accessor()), 422, "accessors[0]"),
         ("http://127.0.0.1/a.glb", 422, "model_url"),
         ("file:///etc/passwd", 422, "model_url"),
     ],

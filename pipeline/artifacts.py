@@ -33,7 +33,8 @@ def save_material(material: Material, path: Path) -> None:
 def load_material(path: Path) -> Material:
     """Read what `save_material` wrote."""
     arrays, metadata = _load(path)
-    return Material(**arrays, **json.loads(metadata["material"]))
+    told = json.loads(metadata["material"])
+    return Material(**arrays, name=told["name"], emissive_strength=told["emissive_strength"])
 
 
 def _save(value: Mesh | Material, path: Path, metadata: dict[str, str]) -> None:

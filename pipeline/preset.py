@@ -32,7 +32,7 @@ class ViewsConfig:
     """One per azimuth: eight around, one from the top, one from below."""
     size_px: int = 128
     num_inference_steps: int = 25
-    guidance_scale: float = 3.0
+    guidance_scale: float = 2.0
     consensus: ConsensusConfig = field(default_factory=ConsensusConfig)
     """When views that contradict each other are given one geometry."""
     safety: Literal["offline", "none"] = "offline"

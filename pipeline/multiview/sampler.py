@@ -129,7 +129,7 @@ class ViewSampler:
         cameras: Cameras,
         *,
         num_inference_steps: int = 25,
-        guidance_scale: float = 3.0,
+        guidance_scale: float = 2.0,
         generator: torch.Generator | None = None,
         progress: Progress = silent,
     ) -> ViewSet:

@@ -29,6 +29,5 @@ class MultiViewTransformer(TransformerNetwork, ModelMixin, ConfigMixin):
         mlp_ratio: int = 4,
         text_width: int = 384,
         reference_depth: int = 2,
-        sight: bool = False,
     ) -> None:
-        super().__init__(latent_channels, width, depth, heads, mlp_ratio, text_width, reference_depth, sight)
+        super().__init__(latent_channels, width, depth, heads, mlp_ratio, text_width, reference_depth)

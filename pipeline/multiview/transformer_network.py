@@ -135,12 +135,12 @@ class Sight(nn.Module):
 class Attention(nn.Module):
     """Multi-head attention over the tokens and, if `cross`, a context; queries and keys normalised."""
 
-    def __init__(self, width: int, heads: int, cross: bool, sight: bool) -> None:
+    def __init__(self, width: int, heads: int, cross: bool) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(width, 3 * width)
         self.context_kv = nn.Linear(width, 2 * width) if cross else None
-        self.sight = Sight(width, heads) if sight else None
+        self.sight = Sight(width, heads) if cross else None
         self.out = nn.Linear(width, width)
 
     def forward(
@@ -169,10 +169,10 @@ class Block(nn.Module):
     Squared ReLU (arXiv:2109.08668) in the MLP: as good as GELU and cheaper on a CPU.
     """
 
-    def __init__(self, width: int, heads: int, mlp_ratio: int, across_views: bool, sight: bool) -> None:
+    def __init__(self, width: int, heads: int, mlp_ratio: int, across_views: bool) -> None:
         super().__init__()
         self.across_views = across_views
-        self.attention = Attention(width, heads, cross=across_views, sight=across_views and sight)
+        self.attention = Attention(width, heads, cross=across_views)
         self.mlp_in = nn.Linear(width, mlp_ratio * width)
         self.mlp_out = nn.Linear(mlp_ratio * width, width)
         self.modulation = nn.Linear(width, 6 * width)
@@ -259,27 +259,24 @@ class TransformerNetwork(nn.Module):
         mlp_ratio: int = 4,
         text_width: int = 384,
         reference_depth: int = 2,
-        sight: bool = False,
     ) -> None:
         super().__init__()
         self.latent_channels = latent_channels
         self.patch_in = nn.Linear(latent_channels * PATCH * PATCH, width)
         self.ray_mlp = nn.Sequential(nn.Linear(_RAY_FEATURES, width), nn.SiLU(), nn.Linear(width, width))
-        self.camera_mlp: nn.Sequential | None = None
-        if sight:
-            # Beside the rays in the tokens: what a chair looks like turns on where it is seen from
-            # (as in arXiv:2308.16512).
-            out = nn.Linear(width, width)
-            nn.init.zeros_(out.weight)
-            nn.init.zeros_(out.bias)
-            self.camera_mlp = nn.Sequential(nn.Linear(5 * _AXES, width), nn.SiLU(), out)
+        # Beside the rays in the tokens: what a chair looks like turns on where it is seen from
+        # (as in arXiv:2308.16512).
+        to_condition = nn.Linear(width, width)
+        nn.init.zeros_(to_condition.weight)
+        nn.init.zeros_(to_condition.bias)
+        self.camera_mlp = nn.Sequential(nn.Linear(5 * _AXES, width), nn.SiLU(), to_condition)
         self.noise_mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
         self.text_in = nn.Linear(text_width, width)
         self.text_pooled = nn.Linear(text_width, width)
         self.reference_encoder = ReferenceEncoder(width, heads, reference_depth)
         self.reference_pooled = nn.Linear(width, width)
         self.blocks = nn.ModuleList(
-            Block(width, heads, mlp_ratio, across_views=i % 2 == 1, sight=sight) for i in range(depth)
+            Block(width, heads, mlp_ratio, across_views=i % 2 == 1) for i in range(depth)
         )
         self.final_modulation = nn.Linear(width, 2 * width)
         self.patch_out = nn.Linear(width, latent_channels * PATCH * PATCH)
@@ -328,9 +325,8 @@ class TransformerNetwork(nn.Module):
         patches = latents.view(b, v, c, rows, PATCH, columns, PATCH).permute(0, 1, 3, 5, 2, 4, 6)
         x = self.patch_in(patches.reshape(b, v, rows * columns, c * PATCH * PATCH)) + self.ray_mlp(rays)
         level = self.noise_mlp(noise_level_features(sigma, 256).to(x.dtype))
-        if self.camera_mlp is not None:
-            level = level + self.camera_mlp(camera_features(rays[:, :, 0, :_AXES]))
-        condition = F.silu(level + pooled[:, None])
+        camera = self.camera_mlp(camera_features(rays[:, :, 0, :_AXES]))
+        condition = F.silu(level + camera + pooled[:, None])
         crossing = Rays.of(rays.flatten(1, 2))
         for block in self.blocks:
             x = block(x, tokens, condition, crossing)

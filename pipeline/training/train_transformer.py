@@ -216,9 +216,7 @@ def train_transformer(cache: Path, out: Path, config: TransformerTraining, devic
     del encoder
     torch.manual_seed(config.seed)
     dtype = working_dtype(device)
-    model = MultiViewTransformer(width=config.width, depth=config.depth, heads=config.heads, sight=True).to(
-        device
-    )
+    model = MultiViewTransformer(width=config.width, depth=config.depth, heads=config.heads).to(device)
     weights = MasterWeights(
         model,
         use_muon=uses_muon,

@@ -13,9 +13,7 @@ from render.cameras import orbit_cameras
 @pytest.fixture(scope="module")
 def model() -> MultiViewTransformer:
     torch.manual_seed(0)
-    transformer = MultiViewTransformer(
-        width=32, depth=4, heads=2, text_width=16, reference_depth=1, sight=True
-    )
+    transformer = MultiViewTransformer(width=32, depth=4, heads=2, text_width=16, reference_depth=1)
     for name, parameter in transformer.named_parameters():
         if (
             "modulation" in name or "patch_out" in name or "choice.weight" in name

@@ -13,7 +13,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import build, plain
@@ -28,7 +27,6 @@ from pipeline.limits import (
     checked_range,
 )
 from pipeline.models import verified_model
-from pipeline.picture_safety import PicturePolicy, picture_policy
 from pipeline.preset_files import preset_values
 from pipeline.prompt import clean_text
 from pipeline.resources import preset_names
@@ -36,6 +34,7 @@ from pipeline.safety import screen_words
 from pipeline.stage_versions import VERSIONS
 from render.errors import InputError
 from worker.kinds import Plan, PlannedStage
+from worker.screened_kind import ScreenedKind
 
 if TYPE_CHECKING:
     from worker.runner import Work
@@ -70,18 +69,10 @@ class GenerateParams:
     """`cpu` or `cuda`; default: the service's."""
 
 
-class Generation:
+class Generation(ScreenedKind):
     """The kind `generate`; its inputs `image`, `image2`, ... are pictures of one object, the front first."""
 
     name = "generate"
-
-    def __init__(self, picture_policy: str = "offline", known_pictures: Path | None = None) -> None:
-        self._policy = picture_policy, known_pictures
-
-    @property
-    def screening(self) -> PicturePolicy:
-        """Judges pictures; the same object for all jobs of this process."""
-        return picture_policy(*self._policy)
 
     def plan(self, params: Mapping[str, Any], inputs: Mapping[str, str], device: str) -> Plan:
         asked = build(GenerateParams, dict(params))

@@ -13,13 +13,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import build, plain
 from pipeline.limits import HEIGHTS_M, MAX_SEED, STEM, checked_formats, checked_range
 from pipeline.models import verified_model
-from pipeline.picture_safety import PicturePolicy, picture_policy
 from pipeline.prompt import clean_text
 from pipeline.resources import preset_names
 from pipeline.safety import screen_words
@@ -28,6 +26,7 @@ from recon.export import SPLAT_FORMATS
 from render.errors import InputError
 from worker.generation import IMAGE, PICTURE, PICTURE_VERSION, safety_of
 from worker.kinds import Plan, PlannedStage
+from worker.screened_kind import ScreenedKind
 
 if TYPE_CHECKING:
     from worker.runner import Work
@@ -59,18 +58,10 @@ class RetextureParams:
     """`cpu` or `cuda`; default: the service's."""
 
 
-class Retexturing:
+class Retexturing(ScreenedKind):
     """The kind `retexture`; its inputs are `model`, a GLB, and perhaps `image`, a picture of the look."""
 
     name = "retexture"
-
-    def __init__(self, picture_policy: str = "offline", known_pictures: Path | None = None) -> None:
-        self._policy = picture_policy, known_pictures
-
-    @property
-    def screening(self) -> PicturePolicy:
-        """Judges pictures."""
-        return picture_policy(*self._policy)
 
     def plan(self, params: Mapping[str, Any], inputs: Mapping[str, str], device: str) -> Plan:
         asked = build(RetextureParams, dict(params))

@@ -11,15 +11,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.config import build, plain
 from pipeline.limits import POLYCOUNTS, checked_range
-from pipeline.picture_safety import PicturePolicy, picture_policy
 from render.errors import InputError
 from worker.kinds import Plan, PlannedStage
 from worker.retexturing import MODEL, checked_package
+from worker.screened_kind import ScreenedKind
 
 if TYPE_CHECKING:
     from worker.runner import Work
@@ -45,18 +44,10 @@ class ReworkParams:
     """Changes nothing: all of it runs on the processor."""
 
 
-class Rework:
+class Rework(ScreenedKind):
     """The kind `rework`; its input `model` is a GLB."""
 
     name = "rework"
-
-    def __init__(self, picture_policy: str = "offline", known_pictures: Path | None = None) -> None:
-        self._policy = picture_policy, known_pictures
-
-    @property
-    def screening(self) -> PicturePolicy:
-        """Judges pictures."""
-        return picture_policy(*self._policy)
 
     def plan(self, params: Mapping[str, Any], inputs: Mapping[str, str], device: str) -> Plan:
         asked = build(ReworkParams, dict(params))

@@ -40,9 +40,6 @@ if TYPE_CHECKING:
     from recon.fields import SeedConfig
     from recon.fit import FitConfig
     from recon.surface import SurfaceConfig
-    from render.preview import Mode, PreviewRenderer
-    from render.scene import Scene
-    from render.turntable import TurntableConfig
 
 VIEWS_FILE = "views.safetensors"
 DRAWN_FILE = "drawn.safetensors"
@@ -52,7 +49,6 @@ POSED_FILE = "posed.json"
 _MEASURED_PX = 8_000_000
 """Of all views together that a surface is fused from; it bounds the memory."""
 SCREENING_FILE = "screening.json"
-SCREENED_PX = 224
 """Side of the pictures of the finished asset that a policy is shown: what classifiers usually see."""
 FIELD_FILE = "field.safetensors"
 MESH_FILE = "mesh.safetensors"
@@ -448,71 +444,8 @@ def preview(
     """Writes `preview.png`, `turntable.mp4` (both of the GLB as a user gets it), `views.png`, and
     `screening.json`: what the picture policy `screening` (default: the offline one) says of four sides of
     the asset. `RefusedError` when it refuses them."""
-    import numpy as np
-    from PIL import Image
-
+    from pipeline.asset_pictures import asset_pictures
     from render.contact_sheet import views_sheet
-    from render.framing import frame_cameras
-    from render.glb import load_scene
-    from render.preview import PreviewRenderer
-    from render.turntable import TurntableConfig
 
-    scene = load_scene(glb)
-    renderer = PreviewRenderer(scene, light=config.environment)
-    cameras = frame_cameras(scene, SCREENED_PX, azimuths_deg=(35.0, 125.0, 215.0, 305.0))
-    shown = [Image.fromarray(np.asarray(side)) for side in renderer.render(cameras, background="#ffffff")]
-    verdict = screen_pictures(screening or picture_policy(), shown, "asset", text)
-    (out / SCREENING_FILE).write_text(json.dumps(plain(verdict), indent=1), encoding="utf-8")
+    asset_pictures(out, glb, config, text=text, screening=screening, progress=progress)
     views_sheet(ViewSet.load(views_dir / DRAWN_FILE)).save(out / "views.png")
-    progress(0.1, "preview")
-    turn: TurntableConfig | None = None
-    if config.turntable_frames:
-        turn = TurntableConfig(
-            frames=config.turntable_frames,
-            size_px=config.turntable_size_px,
-            fps=config.frames_per_second,
-            environment=config.environment,
-        )
-    render_pictures(
-        scene,
-        out / "preview.png",
-        [out / "turntable.mp4"],
-        size=config.size_px,
-        environment=config.environment,
-        turntable=turn,
-        renderer=renderer,
-        progress=lambda fraction, message="": progress(0.1 + 0.9 * fraction, message),
-    )
-
-
-def render_pictures(
-    scene: Scene,
-    still: Path,
-    turntables: list[Path],
-    *,
-    size: int,
-    environment: str,
-    background: str = "gradient",
-    mode: Mode = "shaded",
-    turntable: TurntableConfig | None,
-    renderer: PreviewRenderer | None = None,
-    progress: Progress = silent,
-) -> None:
-    """Writes a still of a scene and, with a `turntable`, its full turn to every path of `turntables`. A
-    `renderer` of this scene, light and mode saves making one."""
-    from PIL import Image
-
-    from render.preview import PreviewRenderer, frame_cameras
-    from render.turntable import turntable as render_turntable
-
-    renderer = renderer or PreviewRenderer(scene, light=environment, mode=mode)
-    picture = renderer.render(frame_cameras(scene, size), background=background)
-    Image.fromarray(picture[0]).save(still)
-    if turntable is not None:
-        render_turntable(
-            scene,
-            turntables,
-            turntable,
-            renderer=renderer,
-            progress=lambda fraction, message="": progress(0.2 + 0.8 * fraction, message),
-        )

@@ -11,15 +11,15 @@ from pipeline import tools
 from pipeline.checkpoints import StageOutput
 from pipeline.config import build, plain
 from pipeline.limits import checked_formats
-from pipeline.picture_safety import PicturePolicy, screen_pictures
 from pipeline.preset import load_preset
-from pipeline.stages import SCREENED_PX, SCREENING_FILE, load_verdict, render_pictures
+from pipeline.stages import SCREENING_FILE, load_verdict
 from render.progress import Progress
 from worker.generation_stages import role_of
 from worker.retexturing import MODEL
 from worker.rework import REWORK_VERSION, ReworkParams
 
 if TYPE_CHECKING:
+    from pipeline.picture_safety import PicturePolicy
     from worker.runner import Work
 
 INSPECTION_FILE = "inspection.json"
@@ -27,6 +27,7 @@ INSPECTION_FILE = "inspection.json"
 
 def run_stage(stage: str, work: Work, screening: PicturePolicy) -> None:
     """`rework` makes the files, `preview` their pictures, `finish` delivers both with a report."""
+    from pipeline.asset_pictures import asset_pictures
     from worker.runner import StageReachedError
 
     params = build(ReworkParams, work.claim.params)
@@ -50,7 +51,13 @@ def run_stage(stage: str, work: Work, screening: PicturePolicy) -> None:
             REWORK_VERSION,
             {"stem": stem, "screening": screening.name},
             [made],
-            lambda out: _pictures(out, made / f"{stem}.glb", screening, told("preview")),
+            lambda out: asset_pictures(
+                out,
+                made / f"{stem}.glb",
+                load_preset("draft").preview,
+                screening=screening,
+                progress=told("preview"),
+            ),
         )
     except StageReachedError:
         if stage == "preview":
@@ -89,40 +96,6 @@ def _rework(out: Path, model: Path, params: ReworkParams, stem: str, progress: P
         source.unlink()
     inspection = json.dumps(plain(inspect(load_scene(out / f"{stem}.glb"))), indent=1)
     (out / INSPECTION_FILE).write_text(inspection, encoding="utf-8")
-
-
-def _pictures(out: Path, glb: Path, screening: PicturePolicy, progress: Progress) -> None:
-    """Writes `preview.png`, `turntable.mp4` and what the picture policy says of four sides."""
-    import numpy as np
-    from PIL import Image
-
-    from render.framing import frame_cameras
-    from render.glb import load_scene
-    from render.preview import PreviewRenderer
-    from render.turntable import TurntableConfig
-
-    look = load_preset("draft").preview
-    scene = load_scene(glb)
-    renderer = PreviewRenderer(scene, light=look.environment)
-    cameras = frame_cameras(scene, SCREENED_PX, azimuths_deg=(35.0, 125.0, 215.0, 305.0))
-    shown = [Image.fromarray(np.asarray(side)) for side in renderer.render(cameras, background="#ffffff")]
-    verdict = screen_pictures(screening, shown, "asset")
-    (out / SCREENING_FILE).write_text(json.dumps(plain(verdict), indent=1), encoding="utf-8")
-    render_pictures(
-        scene,
-        out / "preview.png",
-        [out / "turntable.mp4"],
-        size=look.size_px,
-        environment=look.environment,
-        turntable=TurntableConfig(
-            frames=look.turntable_frames,
-            size_px=look.turntable_size_px,
-            fps=look.frames_per_second,
-            environment=look.environment,
-        ),
-        renderer=renderer,
-        progress=progress,
-    )
 
 
 def _report(work: Work, params: ReworkParams, made: StageOutput, pictures: StageOutput) -> Path:

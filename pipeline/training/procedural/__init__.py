@@ -12,7 +12,17 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from pipeline.training.procedural import buildings, containers, furniture, nature, vehicles, weapons
+from pipeline.training.procedural import (
+    buildings,
+    containers,
+    furniture,
+    household,
+    nature,
+    street,
+    toys,
+    vehicles,
+    weapons,
+)
 from pipeline.training.procedural.containers import Described
 from pipeline.training.procedural.maker import Maker, phrases, with_article
 from pipeline.training.props import Prop
@@ -21,12 +31,12 @@ from pipeline.training.props import Prop
 _OBJECTS: tuple[tuple[float, Callable[[Maker], Described], str], ...] = (
     (4, containers.barrel, "prop"), (4, containers.crate, "prop"), (2, containers.chest, "prop"),
     (2, containers.bottle, "prop"), (3, containers.pot, "prop"), (1, containers.gift, "prop"),
-    (5, furniture.chair, "furniture"), (1, furniture.stool, "furniture"), (3, furniture.table, "furniture"),
-    (1, furniture.bench, "furniture"), (2, furniture.sofa, "furniture"), (1.5, furniture.bed, "furniture"),
+    (5, furniture.chair, "furniture"), (1, furniture.stool, "furniture"), (4, furniture.table, "furniture"),
+    (1, furniture.bench, "furniture"), (3, furniture.sofa, "furniture"), (1.5, furniture.bed, "furniture"),
     (1.5, furniture.shelf, "furniture"), (1.5, furniture.lamp, "furniture"), (1, furniture.lantern, "prop"),
     (0.7, furniture.candle, "prop"),
     (6, buildings.house, "building"), (2, buildings.tower, "building"), (1, buildings.well, "building"),
-    (0.7, buildings.fence, "prop"), (0.7, buildings.sign, "prop"), (1, buildings.tent, "prop"),
+    (1.2, buildings.fence, "prop"), (0.7, buildings.sign, "prop"), (1, buildings.tent, "prop"),
     (0.7, buildings.gravestone, "prop"), (0.6, buildings.column, "building"),
     (0.8, buildings.windmill, "building"), (0.7, buildings.lighthouse, "building"),
     (6, vehicles.car, "vehicle"), (3, vehicles.truck, "vehicle"), (1, vehicles.bus, "vehicle"),
@@ -35,11 +45,18 @@ _OBJECTS: tuple[tuple[float, Callable[[Maker], Described], str], ...] = (
     (3, weapons.sword, "weapon"), (1.5, weapons.axe, "weapon"), (1.5, weapons.hammer, "weapon"),
     (2, weapons.shield, "weapon"), (0.6, weapons.bow, "weapon"), (0.8, weapons.staff, "weapon"),
     (1, weapons.pickaxe, "weapon"), (0.7, weapons.cannon, "weapon"), (0.5, weapons.anvil, "prop"),
-    (3, nature.mushroom, "nature"), (2.5, nature.tree, "nature"), (0.7, nature.rock, "nature"),
+    (3, nature.mushroom, "nature"), (2.5, nature.tree, "nature"), (1.2, nature.rock, "nature"),
     (1, nature.crystal, "nature"), (1, nature.cactus, "nature"), (1, nature.flower, "nature"),
     (1, nature.pumpkin, "nature"), (0.8, nature.cake, "food"), (0.7, nature.burger, "food"),
     (0.5, nature.donut, "food"), (0.6, nature.ice_cream, "food"), (0.5, nature.apple, "food"),
-    (0.6, nature.snowman, "character"), (0.6, nature.campfire, "prop"),
+    (0.6, nature.snowman, "character"), (1, nature.campfire, "prop"),
+    (0.8, household.bucket, "prop"), (0.8, household.book, "prop"), (0.5, household.book_stack, "prop"),
+    (0.8, household.clock, "prop"), (0.8, household.key, "prop"), (0.7, household.television, "furniture"),
+    (0.8, household.teapot, "prop"), (0.8, household.mug, "prop"), (0.7, household.ladder, "prop"),
+    (1, street.traffic_cone, "prop"), (0.8, street.street_lamp, "prop"), (0.7, street.mailbox, "prop"),
+    (0.7, street.wheelbarrow, "prop"), (0.6, street.wheel, "prop"), (0.6, street.skateboard, "prop"),
+    (1, toys.robot, "character"), (0.7, toys.duck, "character"), (0.7, toys.drum, "prop"),
+    (0.8, toys.guitar, "prop"),
 )  # fmt: skip
 _STACKABLE = (containers.barrel, containers.crate, containers.chest, furniture.table)
 _STACKED = (containers.bottle, containers.pot, containers.crate, furniture.candle, nature.pumpkin,

@@ -82,6 +82,39 @@ def tube(start: Point, end: Point, radius: float, top: float | None = None, segm
     return (vertices @ frame + a).astype(np.float32), faces
 
 
+def pipe(points: Sequence[Point], radius: float, top: float | None = None, segments: int = 10) -> Solid:
+    """A bent round bar through `points`, whose radius goes from `radius` to `top`: handles, spouts."""
+    at = np.asarray(points, np.float64)
+    steps = np.diff(at, axis=0)
+    steps /= np.linalg.norm(steps, axis=1, keepdims=True)
+    axes = np.concatenate([steps[:1], steps[:-1] + steps[1:], steps[-1:]])
+    axes /= np.linalg.norm(axes, axis=1, keepdims=True)
+    angle = np.linspace(0, 2 * np.pi, segments, endpoint=False)
+    side = np.cross(axes[0], (0, 0, 1) if abs(axes[0, 2]) < 0.9 else (1, 0, 0))
+    rings = []
+    for middle, axis, r in zip(
+        at, axes, np.linspace(radius, radius if top is None else top, len(at)), strict=True
+    ):
+        side = side - axis * (side @ axis)
+        side = side / np.linalg.norm(side)
+        circle = np.sin(angle)[:, None] * side + np.cos(angle)[:, None] * np.cross(side, axis)
+        rings.append([(float(x), float(y), float(z)) for x, y, z in middle + r * circle])
+    return loft(rings)
+
+
+def arc(radius: float, start: float, end: float, count: int = 9) -> list[tuple[float, float]]:
+    """(x, y) points on a circle about the origin from angle `start` to `end`, degrees from +x."""
+    return [
+        (radius * float(np.cos(a)), radius * float(np.sin(a)))
+        for a in np.deg2rad(np.linspace(start, end, count))
+    ]
+
+
+def disc(radius: float, depth: float, segments: int = 24) -> Solid:
+    """A cylinder about z, centred at the origin: faces, wheels seen from the front."""
+    return turned(moved(cylinder(radius, depth, segments=segments), y=-depth / 2), "x", 90)
+
+
 def ball(radius: float, squash: float = 1.0, segments: int = 16) -> Solid:
     """Sphere about the origin, `squash` times as high."""
     angle = np.linspace(-np.pi / 2, np.pi / 2, max(5, segments // 2 + 1))
@@ -90,11 +123,18 @@ def ball(radius: float, squash: float = 1.0, segments: int = 16) -> Solid:
 
 def ring(radius: float, thickness: float, height: float = 1.0, segments: int = 24) -> Solid:
     """Torus about y at the origin; its tube is `height` times as high as wide."""
-    angle = np.linspace(0, 2 * np.pi, 10)
-    return lathe(
-        [(radius + thickness * float(np.cos(a)), thickness * height * float(np.sin(a))) for a in angle],
-        segments,
-    )
+    around = 9
+    profile = [
+        (radius + thickness * float(np.cos(a)), thickness * height * float(np.sin(a)))
+        for a in np.linspace(0, 2 * np.pi, around, endpoint=False)
+    ]
+    vertices = lathe(profile, segments)[0][: around * segments]
+    j, i = np.meshgrid(np.arange(segments), np.arange(around))
+    after, above = (j + 1) % segments, (i + 1) % around
+    a, b = i * segments + j, i * segments + after
+    c, d = above * segments + after, above * segments + j
+    faces = np.concatenate([np.stack([a, b, c], -1), np.stack([a, c, d], -1)])
+    return vertices, faces.reshape(-1, 3).astype(np.int32)
 
 
 def lump(radius: float, roughness: float, rng: np.random.Generator, squash: float = 1.0) -> Solid:

@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.training.procedural import _OBJECTS, _composition, procedural_props
 from pipeline.training.procedural.maker import Maker, phrases
-from pipeline.training.procedural.solids import ball, box, cylinder, lathe, prism, tube
+from pipeline.training.procedural.solids import arc, ball, box, cylinder, disc, lathe, pipe, prism, ring, tube
 from pipeline.training.props import COLORS, captions
 
 
@@ -32,8 +32,11 @@ def edges_are_shared(faces: np.ndarray) -> bool:
         (tube((1.0, 2.0, 3.0), (1.0, 2.0, 5.0), 0.5, segments=200), np.pi / 2),
         (prism([(0.0, 0.0), (2.0, 0.0), (0.0, 2.0)], 3.0), 6.0),
         (lathe([(1, 0), (1, 1), (0.5, 1), (0.5, 2)], 200), np.pi * 1.25),
+        (disc(0.5, 2.0, 200), np.pi / 2),
+        (ring(2.0, 0.5, 2.0, 200), 9 * np.pi * np.sin(2 * np.pi / 9)),
+        (pipe([(x, y, 0) for x, y in arc(1.0, 0, 180, 60)], 0.2, segments=200), 0.04 * np.pi**2),
     ],
-    ids=["box", "cylinder", "cone", "ball", "tube", "prism", "lathe"],
+    ids=["box", "cylinder", "cone", "ball", "tube", "prism", "lathe", "disc", "ring", "pipe"],
 )
 def test_solids_are_closed_and_have_the_volume_of_their_kind(solid, volume):
     assert edges_are_shared(solid[1])

@@ -1,7 +1,7 @@
 """What the judge (`bench.evaluator`) sees and is told: renders of training objects with true captions.
 
 Each object is shown as it is and once changed: recoloured, made of another material
-(`pipeline.training.props`), or painted in one colour and material of the palette, so that the judge learns
+(`pipeline.training.augment`), or painted in one colour and material of the palette, so that the judge learns
 what colours and materials are on every object.
 """
 
@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.multiview.codec import ALPHA, COLOR, METALLIC, ROUGHNESS
-from pipeline.training.props import COLORS, Prop, captions, clean_caption, recolored, rematerialed
+from pipeline.training.augment import recolored, rematerialed
+from pipeline.training.props import COLORS, Prop, captions, clean_caption
 from pipeline.training.views import Pose, cameras_of, network_images
 from render.progress import Progress, silent
 

@@ -18,8 +18,18 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.multiview.autoencoder import DOWNSAMPLING, GBufferAutoencoder
+from pipeline.training.augment import (
+    carried,
+    carriers,
+    mirrored,
+    recolored,
+    rematerialed,
+    repainted,
+    stood_on,
+    stretched,
+)
 from pipeline.training.procedural import procedural_props
-from pipeline.training.props import Prop, captions, is_asked_for, load_props, recolored, rematerialed
+from pipeline.training.props import Prop, captions, is_asked_for, load_props
 from pipeline.training.views import (
     cameras_of,
     network_images,
@@ -39,7 +49,12 @@ class CacheConfig:
 
     size: int = 128
     augmented_share: float = 0.6
-    """How many objects get an item with other colours or another material."""
+    """How many objects get, in each round, an item with other colours or another material."""
+    rounds: int = 2
+    """How often the pack is gone through. Every round has views of its own; from the second on, objects are
+    mirrored or stretched."""
+    compositions: int = 400
+    """How many pairs of pack objects, one standing on the other."""
     procedural: int = 2600
     """How many objects of `pipeline/training/procedural` are added to the packs'."""
     seed: int = 0
@@ -51,23 +66,41 @@ class Item:
 
     prop: Prop
     object: int
-    """Index in the pack; -1 for a procedural object."""
+    """Index in the pack; -1 for a procedural object, -2 for a composition."""
     augmented: bool
 
 
+def _of_split(data: Path, split: str) -> list[Prop]:
+    return [p for p in load_props(data) if p.split == split and (split == "val" or is_asked_for(p))]
+
+
 def pack_items(
-    data: Path, split: str, config: CacheConfig, shard: int = 0, shards: int = 1
+    data: Path, split: str, config: CacheConfig, *, round: int = 0, shard: int = 0, shards: int = 1
 ) -> Iterator[Item]:
     """The objects of the pack and augmented versions. Nature and food keep their colours mostly."""
-    props = [p for p in load_props(data) if p.split == split and (split == "val" or is_asked_for(p))]
-    rng = np.random.default_rng([config.seed, shard])
+    props = _of_split(data, split)
+    rng = np.random.default_rng([config.seed, shard, *([round] if round else [])])
     for index in range(shard, len(props), shards):
-        prop = props[index]
-        yield Item(prop, index, False)
+        prop, changed_shape = props[index], False
+        if round:
+            prop = mirrored(prop) if rng.uniform() < 0.5 else prop
+            changed_shape = bool(rng.uniform() < 0.6)
+            prop = stretched(prop, rng) if changed_shape else prop
+        yield Item(prop, index, changed_shape)
         share = config.augmented_share * (0.3 if prop.category in ("nature", "food", "character") else 1.0)
         if rng.uniform() < share:
-            changed = recolored(prop, rng) if rng.uniform() < 0.5 else rematerialed(prop, rng)
-            yield Item(changed, index, True)
+            kinds = (recolored, rematerialed, repainted) if round else (recolored, rematerialed)
+            yield Item(kinds[int(rng.uniform() * len(kinds))](prop, rng), index, True)
+
+
+def composed_items(data: Path, config: CacheConfig) -> Iterator[Item]:
+    """`config.compositions` pairs of training objects, one on the other."""
+    props = _of_split(data, "train")
+    below, above = carriers(props), carried(props)
+    rng = np.random.default_rng([config.seed, 2_000])
+    for _ in range(config.compositions if below and above else 0):
+        lower, upper = below[rng.integers(len(below))], above[rng.integers(len(above))]
+        yield Item(stood_on(upper, lower, rng), -2, False)
 
 
 def procedural_items(config: CacheConfig) -> Iterator[Item]:

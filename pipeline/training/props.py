@@ -11,7 +11,7 @@ import json
 import lzma
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -97,13 +97,11 @@ def load_props(stem: Path) -> Iterator[Prop]:
         v = slice(row["v0"], row["v0"] + row["nv"])
         f = slice(row["f0"], row["f0"] + row["nf"])
         vertices = positions[v].astype(np.float32)
-        vertices -= (vertices.min(0) + vertices.max(0)) / 2
-        vertices /= np.linalg.norm(vertices, axis=1).max()
         faces = np.cumsum(deltas[f.start * 3 : f.stop * 3].astype(np.int64)).reshape(-1, 3)
         materials = tuple(row["materials"]) or ("",)
         surfaces = _surfaces(materials, row["category"])[face_material[f]]
         yield Prop(
-            vertices=vertices,
+            vertices=in_unit_ball(vertices),
             faces=faces.astype(np.int32),
             colors=np.ascontiguousarray(colors[v]),
             metallic=surfaces[:, 0],
@@ -115,6 +113,12 @@ def load_props(stem: Path) -> Iterator[Prop]:
             split=row["split"],
             materials=materials,
         )
+
+
+def in_unit_ball(vertices: Float[np.ndarray, "V 3"]) -> Float[np.ndarray, "V 3"]:
+    """Vertices with the middle of their box at the origin, the farthest at distance 1."""
+    centered = vertices - (vertices.min(0) + vertices.max(0)) / 2
+    return (centered / np.linalg.norm(centered, axis=1).max()).astype(np.float32)
 
 
 def _surfaces(materials: tuple[str, ...], category: str) -> NDArray[np.float32]:
@@ -173,13 +177,18 @@ COLORS: dict[str, tuple[int, int, int]] = {
 COLOR_WORDS = tuple(COLORS)
 
 
+def nearest_colors(rgb: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, " n"]:
+    """Index in `COLOR_WORDS` of the nearest colour (Lab distance) of each of sRGB `rgb` in 0..255."""
+    palette = rgb2lab(np.array(list(COLORS.values()), np.float32)[None] / 255)[0]
+    lab = rgb2lab(rgb[None] / 255)[0]
+    return np.linalg.norm(lab[:, None] - palette[None], axis=-1).argmin(1)
+
+
 def color_words(prop: Prop, minimum_share: float = 0.25) -> tuple[str, ...]:
     """Names of the dominant colours by visible area (faces weighted by area), largest first."""
     corners = prop.vertices[prop.faces]
     area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
-    rgb = prop.colors[prop.faces].astype(np.float32).mean(1) / 255
-    palette = rgb2lab(np.array(list(COLORS.values()), np.float32)[None] / 255)[0]
-    nearest = np.linalg.norm(rgb2lab(rgb[None])[0][:, None] - palette[None], axis=-1).argmin(1)
+    nearest = nearest_colors(prop.colors[prop.faces].astype(np.float32).mean(1))
     share = np.bincount(nearest, area, len(COLORS)) / max(area.sum(), 1e-12)
     order = np.argsort(-share)
     return tuple(COLOR_WORDS[i] for i in order if share[i] >= minimum_share)
@@ -223,71 +232,9 @@ def captions(prop: Prop) -> list[str]:
         if key in prop.pack.lower() and word not in name:
             out.append(f"{word} {name}")
             break
-    return [_with_article(text) if i % 2 else text for i, text in enumerate(out)]
+    return [with_article(text) if i % 2 else text for i, text in enumerate(out)]
 
 
-def _with_article(text: str) -> str:
+def with_article(text: str) -> str:
+    """`a red barrel`."""
     return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"
-
-
-def recolored(prop: Prop, generator: np.random.Generator) -> Prop:
-    """The object with its hues turned and its caption naming the new dominant colour."""
-    import colorsys
-
-    turn = generator.uniform(0.12, 0.88)
-    gain = generator.uniform(0.7, 1.3)
-    unique, inverse = np.unique(prop.colors, axis=0, return_inverse=True)
-    table = np.empty_like(unique)
-    for i, rgb in enumerate(unique / 255.0):
-        hue, lightness, saturation = colorsys.rgb_to_hls(*rgb)
-        lightness = lightness ** (1 / gain)
-        table[i] = np.round(255 * np.array(colorsys.hls_to_rgb((hue + turn) % 1, lightness, saturation)))
-    turned = replace(prop, colors=table[inverse.reshape(-1)])
-    words = color_words(turned)
-    base = " ".join(w for w in clean_caption(prop.caption).split() if w not in " ".join(COLOR_WORDS).split())
-    # A turned wood is no wood any more: keep what the colour does not contradict.
-    known = np.where(prop.metallic > 0.5, 0.0, prop.material_known).astype(np.float32)
-    return replace(
-        turned, caption=f"{words[0]} {base}" if words else base, pack="", materials=(), material_known=known
-    )
-
-
-_REMATERIALS: tuple[tuple[str, tuple[int, int, int], float, float, float], ...] = (
-    # word, colour, metallic, roughness, how much of the old light-dark contrast stays
-    ("golden", (212, 168, 62), 1.0, 0.30, 0.5), ("silver", (200, 203, 208), 1.0, 0.30, 0.5),
-    ("iron", (105, 108, 114), 1.0, 0.50, 0.5), ("copper", (190, 115, 80), 1.0, 0.40, 0.5),
-    ("stone", (140, 140, 136), 0.0, 0.90, 0.6), ("marble", (228, 226, 222), 0.0, 0.30, 0.3),
-    ("wooden", (142, 96, 60), 0.0, 0.80, 0.8), ("jade", (70, 160, 120), 0.0, 0.25, 0.5),
-    ("red plastic", (205, 50, 45), 0.0, 0.40, 0.6), ("blue plastic", (55, 105, 205), 0.0, 0.40, 0.6),
-    ("yellow plastic", (240, 200, 60), 0.0, 0.40, 0.6), ("green plastic", (70, 165, 75), 0.0, 0.40, 0.6),
-    ("black metal", (45, 46, 52), 1.0, 0.45, 0.6), ("steel", (160, 165, 172), 1.0, 0.30, 0.6),
-)  # fmt: skip
-
-
-def rematerialed(prop: Prop, generator: np.random.Generator) -> Prop:
-    """The object made of one other material: colour, metallic, roughness and the caption follow."""
-    word, color, metallic, roughness, contrast = _REMATERIALS[generator.integers(len(_REMATERIALS))]
-    light = prop.colors.astype(np.float32).mean(1, keepdims=True) / 255
-    gain = 1 + contrast * (light - light.mean())
-    colors = np.clip(np.array(color, np.float32) * gain, 0, 255).astype(np.uint8)
-    drop = set(" ".join(COLOR_WORDS).split()) | {
-        "wood",
-        "wooden",
-        "stone",
-        "metal",
-        "golden",
-        "iron",
-        "silver",
-    }
-    base = " ".join(w for w in clean_caption(prop.caption).split() if w not in drop) or "object"
-    constant = np.ones_like(prop.metallic)
-    return replace(
-        prop,
-        colors=colors,
-        metallic=constant * metallic,
-        roughness=constant * roughness,
-        material_known=constant,
-        caption=f"{word} {base}",
-        pack="",
-        materials=(),
-    )

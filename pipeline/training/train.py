@@ -34,7 +34,7 @@ class TrainingConfig:
 
 def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "auto") -> None:
     """Train by the recipe into `out`; the finished pipeline is `out/pipeline`."""
-    from pipeline.training.latents import build_shard, pack_items, procedural_items
+    from pipeline.training.latents import build_shard, composed_items, pack_items, procedural_items
     from pipeline.training.train_autoencoder import train_autoencoder
     from pipeline.training.train_transformer import train_transformer
 
@@ -49,7 +49,11 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
     # Generators: nothing of a shard is made before it is asked for.
     shards = {
         "val-0": pack_items(data, "val", config.latents),
-        "train-0": pack_items(data, "train", config.latents),
+        **{
+            f"train-{i}": pack_items(data, "train", config.latents, round=i)
+            for i in range(config.latents.rounds)
+        },
+        "train-composed": composed_items(data, config.latents),
         "train-procedural": procedural_items(config.latents),
     }
     for name, items in shards.items():

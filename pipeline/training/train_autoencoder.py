@@ -13,7 +13,8 @@ from torch import Tensor
 
 from pipeline.multiview.autoencoder import DOWNSAMPLING, GBufferAutoencoder
 from pipeline.multiview.codec import ALPHA, COLOR, HEIGHT, METALLIC, NORMAL, ROUGHNESS
-from pipeline.training.props import Prop, is_asked_for, load_props, recolored, rematerialed
+from pipeline.training.augment import recolored, rematerialed
+from pipeline.training.props import Prop, is_asked_for, load_props
 from pipeline.training.views import cameras_of, network_images, training_poses
 from pipeline.training.weights import MasterWeights, append_row, warmup_cosine, working_dtype
 

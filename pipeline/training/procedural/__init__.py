@@ -24,8 +24,8 @@ from pipeline.training.procedural import (
     weapons,
 )
 from pipeline.training.procedural.containers import Described
-from pipeline.training.procedural.maker import Maker, phrases, with_article
-from pipeline.training.props import Prop
+from pipeline.training.procedural.maker import Maker, phrases
+from pipeline.training.props import Prop, with_article
 
 # (weight, maker, category). The most asked-for props come most often.
 _OBJECTS: tuple[tuple[float, Callable[[Maker], Described], str], ...] = (

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.training.procedural.solids import Solid
-from pipeline.training.props import COLORS, Prop
+from pipeline.training.props import COLORS, Prop, in_unit_ball, with_article
 
 
 @dataclass(frozen=True)
@@ -125,12 +125,9 @@ class Maker:
             start += len(points)
             colors.append(np.broadcast_to(np.round(finish.rgb).astype(np.uint8), points.shape))
             surfaces.append(np.broadcast_to([finish.metallic, finish.roughness], (len(triangles), 2)))
-        points = np.concatenate(vertices).astype(np.float32)
-        points -= (points.min(0) + points.max(0)) / 2
-        points /= np.linalg.norm(points, axis=1).max()
         surface = np.concatenate(surfaces).astype(np.float32)
         return Prop(
-            vertices=points,
+            vertices=in_unit_ball(np.concatenate(vertices)),
             faces=np.concatenate(faces).astype(np.int32),
             colors=np.ascontiguousarray(np.concatenate(colors)),
             metallic=surface[:, 0],
@@ -160,8 +157,3 @@ def phrases(names: list[str], words: list[str], details: list[str], rng: np.rand
     out = list(dict.fromkeys(out))
     keep = [out[0], *rng.permutation(out[1:])[:9].tolist()]
     return [with_article(text) if rng.uniform() < 0.5 else text for text in keep]
-
-
-def with_article(text: str) -> str:
-    """`a red barrel`."""
-    return f"{'an' if text[0] in 'aeiou' else 'a'} {text}"

@@ -19,8 +19,6 @@ from pipeline.training.props import (
     color_words,
     is_asked_for,
     load_props,
-    recolored,
-    rematerialed,
     surface_of,
 )
 from render.errors import InputError
@@ -111,26 +109,6 @@ def test_captions_are_true_and_plain() -> None:
     assert any("wooden" in text for text in texts)
     assert clean_caption("houses first age level") == "houses"
     assert not is_asked_for(box_prop(caption="wide track straight"))
-
-
-def test_recolouring_changes_colour_and_caption_together() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(8):
-        turned = recolored(box_prop(caption="red crate"), rng)
-        words = color_words(turned)
-        assert words[0] != "red"
-        assert turned.caption == f"{words[0]} crate"
-
-
-def test_rematerialing_sets_pbr_values_and_says_so() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(20):
-        made = rematerialed(box_prop(caption="wooden crate"), rng)
-        assert made.caption.endswith("crate")
-        assert made.caption != "wooden crate" or made.metallic[0] == 0
-        metal = any(word in made.caption for word in ("golden", "silver", "iron", "copper", "steel", "metal"))
-        assert (made.metallic == float(metal)).all()
-        assert (made.material_known == 1).all()
 
 
 def test_colour_names_are_distinct() -> None:

@@ -15,7 +15,7 @@ from pipeline.stages import SCREENING_FILE
 from render.framing import frame_cameras
 from render.glb import load_scene
 from render.preview import PreviewRenderer
-from render.progress import Progress, silent
+from render.progress import Progress, part_of, silent
 from render.turntable import TurntableConfig, turntable
 
 _SCREENED_PX = 224
@@ -52,5 +52,5 @@ def asset_pictures(
                 environment=config.environment,
             ),
             renderer=renderer,
-            progress=lambda fraction, message="": progress(0.28 + 0.72 * fraction, message),
+            progress=part_of(progress, 0.28, 1),
         )

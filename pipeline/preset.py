@@ -33,6 +33,8 @@ class ViewsConfig:
     size_px: int = 128
     num_inference_steps: int = 25
     guidance_scale: float = 2.0
+    candidates: int = 1
+    """How many sets of views are drawn; the one whose views agree best is kept."""
     consensus: ConsensusConfig = field(default_factory=ConsensusConfig)
     """When views that contradict each other are given one geometry."""
     safety: Literal["offline", "none"] = "offline"
@@ -51,6 +53,7 @@ class ViewsConfig:
         if self.size_px % 16 or not 64 <= self.size_px <= 512:
             raise InputError(f"size_px must be a multiple of 16 between 64 and 512, not {self.size_px}.")
         _check("num_inference_steps", self.num_inference_steps, 1, 1000)
+        _check("candidates", self.candidates, 1, 16)
         _check("guidance_scale", self.guidance_scale, 0.0, 50.0)
 
 

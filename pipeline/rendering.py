@@ -12,7 +12,7 @@ from pipeline.output_directory import checked_directory
 from render.errors import InputError
 from render.glb import load_scene
 from render.preview import Mode
-from render.progress import Progress, silent
+from render.progress import Progress, part_of, silent
 from render.scene import Scene
 from render.turntable import FrameRenderer, TurntableConfig, turntable
 
@@ -121,5 +121,5 @@ def _render(
             turntables,
             turn,
             renderer=chosen,
-            progress=lambda fraction, message="": progress(0.2 + 0.8 * fraction, message),
+            progress=part_of(progress, 0.2, 1),
         )

@@ -26,7 +26,7 @@ from pipeline.safety import Verdict, screen
 from recon.keeper import Keeper, forgetful
 from render.cameras import Cameras, orbit_cameras
 from render.gbuffer import ViewSet
-from render.progress import Progress, silent
+from render.progress import Progress, part_of, silent
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -84,6 +84,8 @@ class DrawnViews:
     """What the safety policy said of the prompt; None where there was no prompt."""
     screenings: tuple[Verdict, ...] = ()
     """What the picture policy said of the user's picture and of the drawn views."""
+    candidates: tuple[float, ...] = ()
+    """Score of every set that was drawn; the best was kept."""
 
 
 def draw_views(
@@ -96,10 +98,10 @@ def draw_views(
     screening: PicturePolicy | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Writes `drawn.safetensors`, what the model drew, `views.safetensors`, the same with one geometry
-    where the drawn views contradict each other (both `ViewSet`), and `views.json` (`DrawnViews`, of
-    the views as drawn). `RefusedError` when the safety policy refuses the prompt, or `screening` (default:
-    the offline policy) the user's picture or what was drawn; nothing is written then.
+    """Writes `drawn.safetensors`, the best set that the model drew, `views.safetensors`, the same with
+    one geometry where its views contradict each other (both `ViewSet`), and `views.json` (`DrawnViews`,
+    of the views as drawn). `RefusedError` when the safety policy refuses the prompt, or `screening`
+    (default: the offline policy) the user's picture or what was drawn; nothing is written then.
     """
     from recon.consensus import harmonise
 
@@ -110,26 +112,31 @@ def draw_views(
         screenings.append(screen_pictures(screening, [prompt.image], "picture", prompt.text))
     progress(0.0, "loading the model")
     network = model.load()
-    views = network(
-        prompt,
-        view_cameras(config),
-        num_inference_steps=config.num_inference_steps,
-        guidance_scale=config.guidance_scale,
-        generator=stage_generator(seed, "views"),
-        progress=progress,
-    ).to("cpu")
+    candidates = []
+    for k in range(config.candidates):
+        drawn_views = network(
+            prompt,
+            view_cameras(config),
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            generator=stage_generator(seed, f"views-{k}" if k else "views"),
+            progress=part_of(progress, 0.95 * k / config.candidates, 0.95 * (k + 1) / config.candidates),
+        ).to("cpu")
+        candidates.append((drawn_views, view_consistency(drawn_views)))
+    views, consistency = max(candidates, key=lambda candidate: candidate[1].score)
     screenings.append(screen_pictures(screening, view_pictures(views), "views", prompt.text))
     views.save(out / DRAWN_FILE)
     progress(0.95, "finding the shape that the views agree on")
     harmonise(views, config.consensus).save(out / VIEWS_FILE)
     domain = network.domain(prompt.text) if prompt.text else None
     drawn = DrawnViews(
-        view_consistency(views),
+        consistency,
         None if domain is None else float(domain.score),
         () if domain is None else tuple(domain.nearest),
         True if domain is None else domain.inside,
         verdict,
         tuple(screenings),
+        tuple(found.score for _, found in candidates),
     )
     (out / "views.json").write_text(json.dumps(plain(drawn), indent=1), encoding="utf-8")
 
@@ -196,6 +203,7 @@ def load_drawn(path: Path) -> DrawnViews:
         data["in_domain"],
         None if data["safety"] is None else Verdict(**data["safety"]),
         tuple(Verdict(**one) for one in data["screenings"]),
+        tuple(data["candidates"]),
     )
 
 
@@ -354,7 +362,7 @@ def texture(
             config,
             # Drawn views do not agree to the pixel.
             rounds=config.rounds if (views_dir / POSED_FILE).is_file() else 0,
-            progress=lambda fraction, message="": progress(share * fraction, message),
+            progress=part_of(progress, 0, share),
         )
         material = replace(material, emissive_srgb=emission(mesh, views, config))
     if delight and views.gbuffer.base_color_srgb is None:
@@ -373,7 +381,7 @@ def texture(
             material,
             load_mesh(surface_dir / MESH_FILE),
             TransferConfig(texture_size=config.texture_size),
-            progress=lambda fraction, message="": progress(share + (1 - share) * fraction, message),
+            progress=part_of(progress, share, 1),
         )
     save_material(material, out / MATERIAL_FILE)
 

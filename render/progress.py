@@ -18,3 +18,8 @@ class Progress(Protocol):
 
 def silent(fraction: float, message: str = "") -> None:
     """The `Progress` that tells nobody and never cancels."""
+
+
+def part_of(progress: Progress, start: float, end: float) -> Progress:
+    """The `Progress` of a part of the work: its 0 to 1 is `start` to `end` of the whole."""
+    return lambda fraction, message="": progress(start + (end - start) * fraction, message)

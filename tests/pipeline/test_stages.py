@@ -1,0 +1,52 @@
+"""The views stage: of several sets that are drawn, the one whose views agree best is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from pipeline.consistency import view_consistency
+from pipeline.preset import ViewsConfig
+from pipeline.prompt import Prompt
+from pipeline.source import ModelSource
+from pipeline.stages import DRAWN_FILE, draw_views, load_drawn
+from render.errors import InputError
+from render.gbuffer import ViewSet
+from tests.conftest import BarrelPipeline
+
+
+def drawn(folder: Path, candidates: int) -> ViewSet:
+    folder.mkdir()
+    config = ViewsConfig(size_px=64, num_inference_steps=2, candidates=candidates)
+    model = BarrelPipeline(jitter=2.0)
+    fractions: list[float] = []
+    draw_views(
+        folder,
+        Prompt("a barrel"),
+        config,
+        0,
+        ModelSource(model=model),
+        progress=lambda fraction, message="": fractions.append(fraction),
+    )
+    assert model.calls == candidates
+    assert fractions == sorted(fractions)
+    return ViewSet.load(folder / DRAWN_FILE)
+
+
+def test_the_best_of_several_sets_is_kept(tmp_path: Path) -> None:
+    kept = drawn(tmp_path / "four", 4)
+    scores = load_drawn(tmp_path / "four" / "views.json").candidates
+    assert len(set(scores)) == 4
+    assert view_consistency(kept).score == pytest.approx(max(scores))
+    # The first set is the one that is drawn alone: a seed keeps its meaning.
+    alone = drawn(tmp_path / "one", 1)
+    assert view_consistency(alone).score == pytest.approx(scores[0])
+    again = drawn(tmp_path / "again", 4)
+    assert torch.equal(again.gbuffer.alpha, kept.gbuffer.alpha)
+
+
+def test_candidates_are_a_few() -> None:
+    with pytest.raises(InputError, match="candidates"):
+        ViewsConfig(candidates=0)

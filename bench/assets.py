@@ -2,11 +2,12 @@
 
     python -m bench.assets --props STEM --count 24 [--preset standard] [--arms preset,no-distillation]
 
-A lit picture of a `val` object, never trained on, goes in; the views are drawn once, and every arm makes
-a textured mesh of them. Compared with the true object, both scaled into the unit ball and not turned (the
-picture fixes the pose): F-score at 0.1 over what can be seen from outside; masks and colours from behind,
-where the picture says nothing; whether the judge (`bench.evaluator`) finds the object's own caption among
-all of `val`. Prints each object and the means of each arm; pictures in OUT/assets.png.
+A lit picture of a `val` object, never trained on, goes in; the views are drawn once for all arms that draw
+them alike, and every arm makes a textured mesh of them. Compared with the true object, both scaled into
+the unit ball and not turned (the picture fixes the pose): F-score at 0.1 over what can be seen from
+outside; masks and colours from behind, where the picture says nothing; whether the judge
+(`bench.evaluator`) finds the object's own caption among all of `val`. Prints each object and the means
+of each arm; pictures in OUT/assets.png.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ from pipeline.stages import (
     surface,
     texture,
 )
-from pipeline.training.props import Prop, is_asked_for, load_props
+from pipeline.training.props import Prop, in_unit_ball, is_asked_for, load_props
 from pipeline.training.views import Pose, cameras_of, network_images, reference_azimuth, reference_picture
 from recon.inspect import inspect
 from render.cameras import orbit_cameras
@@ -59,6 +60,7 @@ ARMS: dict[str, Callable[[Preset], Preset]] = {
         preset,
         views=replace(preset.views, consensus=replace(preset.views.consensus, tolerance_px=1000.0)),
     ),
+    "four-candidates": lambda preset: replace(preset, views=replace(preset.views, candidates=4)),
 }
 
 
@@ -72,12 +74,6 @@ class Found:
     watertight: bool
     seconds: float
     """Of processor time, from the drawn views to the texture."""
-
-
-def in_unit_ball(vertices: np.ndarray) -> np.ndarray:
-    """Centred by the box, farthest vertex at 1, as training objects are."""
-    centred = vertices - (vertices.min(0) + vertices.max(0)) / 2
-    return (centred / np.linalg.norm(centred, axis=1).max()).astype(np.float32)
 
 
 def turned(vertices: np.ndarray, degrees: float) -> np.ndarray:

@@ -15,11 +15,15 @@ import numpy as np
 from pipeline.training.procedural import (
     buildings,
     containers,
+    food,
     furniture,
     household,
+    landmarks,
+    machines,
     nature,
     street,
     toys,
+    treasure,
     vehicles,
     weapons,
 )
@@ -57,6 +61,17 @@ _OBJECTS: tuple[tuple[float, Callable[[Maker], Described], str], ...] = (
     (0.7, street.wheelbarrow, "prop"), (0.6, street.wheel, "prop"), (0.6, street.skateboard, "prop"),
     (1, toys.robot, "character"), (0.7, toys.duck, "character"), (0.7, toys.drum, "prop"),
     (0.8, toys.guitar, "prop"),
+    (1, treasure.helmet, "prop"), (0.7, treasure.wizard_hat, "prop"), (0.6, treasure.top_hat, "prop"),
+    (0.8, treasure.crown, "prop"), (0.7, treasure.finger_ring, "prop"), (0.8, treasure.coins, "prop"),
+    (0.8, treasure.bomb, "weapon"), (0.8, treasure.torch, "prop"), (0.8, treasure.potion, "prop"),
+    (0.8, treasure.spear, "weapon"),
+    (0.6, food.cheese, "food"), (0.7, food.watermelon, "food"), (0.6, food.carrot, "food"),
+    (0.7, food.pizza, "food"),
+    (0.8, landmarks.bridge, "building"), (0.7, landmarks.igloo, "building"),
+    (0.8, landmarks.barn, "building"), (0.8, landmarks.church, "building"),
+    (1, landmarks.castle, "building"), (0.8, machines.pirate_ship, "vehicle"),
+    (0.8, machines.tank, "vehicle"), (1, machines.locomotive, "vehicle"),
+    (0.8, machines.helicopter, "vehicle"), (0.7, machines.ufo, "vehicle"),
 )  # fmt: skip
 _STACKABLE = (containers.barrel, containers.crate, containers.chest, furniture.table)
 _STACKED = (containers.bottle, containers.pot, containers.crate, furniture.candle, nature.pumpkin,

@@ -138,15 +138,68 @@ def well(m: Maker) -> Described:
 
 
 def fence(m: Maker) -> Described:
-    wood, n = (m.wood() if m.chance(0.6) else m.color("white", "brown")), int(m.rng.integers(4, 7))
-    for i in range(n):
-        x = (i - (n - 1) / 2) * 0.3
-        m.add(
-            moved(prism([(-0.09, 0), (0.09, 0), (0.09, 0.7), (0, 0.82), (-0.09, 0.7)], 0.06), x), wood, 0.07
+    wood = m.wood() if m.chance(0.65) else m.color("white", "white", "brown", "dark brown", "light grey")
+    kind = int(m.rng.integers(5))
+    if kind <= 1:
+        n, gap = int(m.rng.integers(4, 7)), m.between(0.3, 0.36)
+        w, h, tip = m.between(0.15, 0.19), m.between(0.65, 0.85), m.between(0.06, 0.14)
+        for i in range(n):
+            x = (i - (n - 1) / 2) * gap
+            top = [(w / 2, h), (0.0, h + tip), (-w / 2, h)] if kind == 0 else [(w / 2, h), (-w / 2, h)]
+            m.add(moved(prism([(-w / 2, 0), (w / 2, 0), *top], 0.08), x), wood, 0.07)
+        for y in (0.25 * h, 0.72 * h):
+            m.add(moved(box(n * gap, 0.1, 0.08), y=y, z=-0.07), wood, 0.05)
+        gate = m.chance(0.25)
+        if gate:
+            for s in (-1, 1):
+                m.add(moved(box(0.2, h + 0.3, 0.2), s * (n * gap / 2 + 0.08)), wood, 0.1)
+            span, rise = n * gap, 0.47 * h
+            brace = turned(
+                moved(box(float(np.hypot(span, rise)), 0.1, 0.08), y=-0.05),
+                "z",
+                np.rad2deg(np.arctan2(rise, span)),
+            )
+            m.add(moved(brace, y=0.55 * h, z=-0.1), wood, 0.05)
+            return ["gate", "garden gate", "fence gate"], [wood.word], ["two posts"]
+        names = ["fence", "picket fence", "garden fence"] if kind == 0 else ["fence", "garden fence"]
+        return (
+            names[: 1 + int(m.rng.integers(len(names)))],
+            [wood.word],
+            [f"{n} pickets"] if kind == 0 else [],
         )
-    for y in (0.2, 0.52):
-        m.add(moved(box(n * 0.3, 0.09, 0.05), y=y, z=-0.05), wood)
-    return ["fence", "picket fence"], [wood.word], []
+    if kind == 4:
+        metal, n = m.metal("black metal", "iron", "metal"), int(m.rng.integers(6, 9))
+        for i in range(n):
+            x = (i - (n - 1) / 2) * 0.24
+            m.add(moved(cylinder(0.04, 0.85, segments=8), x), metal)
+            m.add(moved(lathe([(0.03, 0), (0.075, 0.05), (0.0, 0.2)], 6), x, 0.82), metal)
+        for y in (0.12, 0.68):
+            m.add(moved(box(n * 0.24 + 0.1, 0.08, 0.08), y=y), metal)
+        for s in (-1, 1):
+            m.add(moved(box(0.14, 0.98, 0.14), s * (n * 0.12 + 0.06)), metal)
+        return ["fence", "iron fence", "metal fence"][: 1 + (metal.noun == "iron")], [metal.word], []
+    posts, span = int(m.rng.integers(2, 5)), m.between(0.75, 1.0)
+    post = m.stone() if m.chance(0.15) else wood
+    t, h = (0.24 if post is not wood else m.between(0.12, 0.17)), m.between(0.75, 0.95)
+    round_bars = m.chance(0.4)
+    for i in range(posts):
+        x = (i - (posts - 1) / 2) * span
+        m.add(moved(cylinder(t * 0.6, h, segments=10) if round_bars else box(t, h, t), x), post, 0.06)
+    half = (posts - 1) / 2 * span + (0.12 if m.chance(0.5) else 0.0)
+    rails = 2 + m.chance(0.4)
+    heights = (0.28, 0.68) if rails == 2 else (0.18, 0.46, 0.74)
+    for y in heights:
+        if round_bars:
+            m.add(tube((-half, h * y, 0), (half, h * y, 0), 0.055), wood, 0.06)
+        else:
+            m.add(moved(box(half * 2, 0.12, 0.07), 0, h * y, t / 2), wood, 0.06)
+    names = [
+        "fence",
+        "wooden fence" if wood.word == "wooden" else "farm fence",
+        "rail fence",
+        "post and rail fence",
+    ]
+    return names[: 1 + int(m.rng.integers(4))], [wood.word], [f"{rails} rails", f"{post.noun} posts"]
 
 
 def sign(m: Maker) -> Described:

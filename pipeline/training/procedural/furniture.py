@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from pipeline.training.procedural.containers import Described
@@ -76,20 +78,35 @@ def stool(m: Maker) -> Described:
 
 
 def table(m: Maker) -> Described:
-    frame, h, t = _frame(m), m.between(0.6, 0.9), m.between(0.07, 0.12)
+    frame, h, t = _frame(m), m.between(0.6, 0.9), m.between(0.08, 0.13)
     top = frame if m.chance(0.6) else (m.glass() if m.chance(0.3) else m.color(roughness=0.5))
     details = [] if top is frame else [f"a {top.word} top"]
-    if m.chance(0.4):
+    if m.chance(0.35):
         r = m.between(0.55, 0.8)
         m.add(moved(cylinder(r, t, segments=28), y=h), top)
-        if m.chance(0.6):
-            m.add(lathe([(r * 0.55, 0), (r * 0.5, 0.06), (0.09, 0.12), (0.09, h)], 18), frame)
+        kind = int(m.rng.integers(3))
+        if kind == 0:
+            m.add(lathe([(r * 0.55, 0), (r * 0.5, 0.07), (0.12, 0.14), (0.1, h * 0.6), (0.16, h)], 18), frame)
+            details.append("one leg")
+        elif kind == 1:
+            m.add(
+                moved(lathe([(0.1, 0), (0.13, h * 0.4), (0.09, h * 0.6), (0.14, h - 0.14)], 14), y=0.14),
+                frame,
+            )
+            for k in range(3):
+                m.add(turned(tube((0, 0.26, 0.04), (0, 0.05, r * 0.7), 0.075, 0.06), "y", 120.0 * k), frame)
+            details.append("three feet")
         else:
-            _legs(m, r * 1.3, r * 1.3, h, t, frame)
+            _legs(m, r * 1.3, r * 1.3, h, t * 1.15, frame)
+            details.append("four legs")
         return ["table", "round table"], [frame.word], details
-    w, d = m.between(1.0, 1.8), m.between(0.7, 1.0)
-    m.add(moved(box(w, t, d), y=h), top)
-    if m.chance(0.25):
+    square = m.chance(0.3)
+    w, d = (m.between(0.9, 1.1), 0.0) if square else (m.between(1.15, 1.8), m.between(0.7, 1.0))
+    d = d or w
+    low = m.chance(0.15) and not square
+    h = h * 0.55 if low else h
+    m.add(moved(box(w, t, d, bevel=0.03 if m.chance(0.3) else 0.0), y=h), top)
+    if m.chance(0.2) and not low and not square:
         for s in (-1, 1):
             m.add(moved(box(w * 0.28, h, d * 0.92), s * w * 0.34), frame)
             for i in range(3):
@@ -103,8 +120,40 @@ def table(m: Maker) -> Described:
                     m.metal("gold", "steel"),
                 )
         return ["desk", "writing desk"], [frame.word], ["drawers", *details]
-    _legs(m, w * 0.94, d * 0.92, h, t * 1.1, frame)
-    return ["table", "dining table"][: 1 + m.chance(0.3)], [frame.word], details
+    leg = m.between(0.09, 0.15)
+    _legs(m, w * 0.96, d * 0.94, h, leg, frame, m.between(0.03, 0.1) if m.chance(0.2) else 0.0)
+    if m.chance(0.35):
+        apron = 0.2 if not low else 0.12
+        m.add(moved(box(w * 0.88, apron, d * 0.86), y=h - apron), frame, 0.04)
+        if m.chance(0.7):
+            count, knob = (1 if square else 2), m.metal("gold", "steel", "black metal")
+            for i in range(count):
+                x = (i - (count - 1) / 2) * w * 0.42
+                m.add(
+                    moved(
+                        box(w * (0.36 if count == 2 else 0.5), apron * 0.75, 0.05),
+                        x,
+                        h - apron * 0.9,
+                        d * 0.44,
+                    ),
+                    frame,
+                    0.25,
+                )
+                m.add(moved(ball(0.045, segments=10), x, h - apron * 0.55, d * 0.485), knob)
+            details.insert(0, "a drawer" if count == 1 else "two drawers")
+    elif m.chance(0.25):
+        for s in (-1, 1):
+            m.add(moved(box(0.07, 0.08, d * 0.85), s * (w * 0.96 - leg) / 2, h * 0.22), frame)
+        m.add(moved(box(w * 0.9, 0.08, 0.09), 0, h * 0.22), frame)
+    details.append("four legs")
+    if low:
+        return ["coffee table", "low table", "table"], [frame.word], details
+    names = (
+        ["table", "square table"]
+        if square
+        else ["table", "dining table", "kitchen table", "rectangular table"]
+    )
+    return names[: 1 + int(m.rng.integers(len(names)))], [frame.word], details
 
 
 def bench(m: Maker) -> Described:
@@ -124,27 +173,61 @@ def bench(m: Maker) -> Described:
 
 
 def sofa(m: Maker) -> Described:
-    cloth, wide = m.color(roughness=0.9), m.chance(0.65)
-    w, d = (m.between(1.6, 2.2) if wide else m.between(0.9, 1.1)), 0.9
-    b = 0.08
+    cloth, seats = m.color(roughness=0.9), int(m.rng.choice([1, 2, 3], p=[0.3, 0.35, 0.35]))
+    corner = seats > 1 and m.chance(0.2)
+    shade = m.between(0.74, 0.9)
+    body = replace(cloth, rgb=(cloth.rgb[0] * shade, cloth.rgb[1] * shade, cloth.rgb[2] * shade))
+    cushion = cloth if m.chance(0.75) else m.color(roughness=0.9)
+    feet = m.wood() if m.chance(0.7) else m.metal("black metal", "steel", "gold")
+    seat, arm, d, b = m.between(0.58, 0.75), m.between(0.18, 0.26), m.between(0.85, 0.95), 0.07
+    leg, high, back = m.between(0.1, 0.22), m.between(0.5, 0.62), m.between(0.85, 1.05)
+    inner = seats * seat
+    w, deep = inner + 2 * arm, d + seat * 1.1
+    base = leg + 0.2
     for x in (-1, 1):
         for z in (-1, 1):
-            m.add(moved(box(0.08, 0.14, 0.08), x * (w / 2 - 0.08), 0, z * (d / 2 - 0.08)), m.wood())
-    m.add(moved(box(w, 0.3, d, bevel=b), y=0.12), cloth)
-    seats = 2 + m.chance(0.4) if wide else 1
-    inner = w - 0.4
+            front = deep - d / 2 if corner and x > 0 and z > 0 else z * d / 2
+            m.add(
+                tube(
+                    (x * (w / 2 - 0.1), 0, front - z * 0.1),
+                    (x * (w / 2 - 0.13), leg + 0.04, front - z * 0.13),
+                    0.05,
+                    0.065,
+                ),
+                feet,
+            )
+    m.add(moved(box(w, 0.22, d, bevel=0.05), y=leg), body)
     for i in range(seats):
-        at = (i - (seats - 1) / 2) * inner / seats
-        m.add(moved(box(inner / seats * 0.96, 0.2, d * 0.75, bevel=b), at, 0.4, 0.08), cloth, 0.06)
-        m.add(
-            moved(turned(box(inner / seats * 0.96, 0.5, 0.2, bevel=b), "x", -8), at, 0.55, -d / 2 + 0.28),
-            cloth,
-            0.06,
-        )
-    m.add(moved(box(w, 0.85, 0.2, bevel=b), y=0.2, z=-d / 2 + 0.1), cloth)
-    for x in (-1, 1):
-        m.add(moved(box(0.22, 0.5, d, bevel=b), x * (w / 2 - 0.11), 0.2), cloth)
-    return (["sofa", "couch"] if wide else ["armchair", "comfy chair"]), [cloth.word], ["wooden legs"]
+        at = (i - (seats - 1) / 2) * seat
+        m.add(moved(box(seat * 0.95, 0.2, d * 0.82, bevel=b), at, base - 0.02, d * 0.13), cushion, 0.06)
+        pad = turned(box(seat * 0.95, back - base - 0.1, 0.2, bevel=b), "x", -9)
+        m.add(moved(pad, at, base + 0.14, -d / 2 + 0.29), cushion, 0.06)
+    m.add(moved(box(w, back - leg, 0.2, bevel=b), y=leg, z=-d / 2 + 0.1), body)
+    rolled = m.chance(0.35)
+    for x in (-1, 1) if not corner else (-1,):
+        at = x * (w / 2 - arm / 2)
+        m.add(moved(box(arm, high - leg, d, bevel=0.05), at, leg), cloth, 0.03)
+        if rolled:
+            m.add(tube((at, high, -d / 2), (at, high, d / 2 + 0.02), arm * 0.62, segments=14), cloth, 0.03)
+    details = ["wooden legs"] if not feet.metallic else [f"{feet.noun} legs"]
+    if corner:
+        across, run = seat + arm * 0.4, deep - d / 2
+        middle = w / 2 - across / 2
+        m.add(moved(box(across, 0.22, run, bevel=0.05), middle, leg, run / 2), body)
+        m.add(moved(box(across * 0.93, 0.2, run, bevel=b), middle, base - 0.02, run / 2), cushion, 0.06)
+        m.add(moved(box(arm, back - leg, d, bevel=b), w / 2 - arm / 2, leg), cloth)
+        return ["corner sofa", "l-shaped sofa", "corner couch", "sofa"], [cloth.word], details
+    if cushion is not cloth:
+        details.insert(0, f"{cushion.word} cushions")
+    elif seats > 1 and m.chance(0.35):
+        pillow = m.color(roughness=0.95)
+        for s in (-1, 1):
+            throw = turned(turned(moved(box(0.34, 0.34, 0.14, bevel=0.06), y=-0.17), "z", 12.0 * s), "x", -16)
+            m.add(moved(throw, s * (inner / 2 - 0.2), base + 0.36, 0.02), pillow)
+        details.insert(0, f"{pillow.word} pillows")
+    if seats == 1:
+        return ["armchair", "comfy chair", "sofa chair"], [cloth.word], details
+    return ["sofa", "couch", f"{'two' if seats == 2 else 'three'}-seat sofa"], [cloth.word], details
 
 
 def bed(m: Maker) -> Described:

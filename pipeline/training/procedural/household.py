@@ -173,7 +173,9 @@ def key(m: Maker) -> Described:
         m.add(moved(box(length, 0.13, 0.11), length / 2, y), metal)
     if m.chance(0.25):
         gem = m.color("red", "blue", "green", "purple", roughness=0.15)
-        m.add(moved(ball(0.11, segments=10), y=h + (0.24 if kind == 1 else r)), gem)
+        m.add(
+            moved(ball(0.14 if kind == 1 else r * 0.85, segments=12), y=h + (0.24 if kind == 1 else r)), gem
+        )
         return ["key", "magic key"], [metal.word], [f"a {gem.word} gem"]
     return ["key", "old key", "treasure key"][: 1 + int(m.rng.integers(3))], [metal.word], []
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.training.procedural.solids import Solid
 from pipeline.training.props import COLORS, Prop, in_unit_ball, with_article
+
+_AN = re.compile(r"\ba (?=[aeiou])")
 
 
 @dataclass(frozen=True)
@@ -146,7 +149,7 @@ def phrases(names: list[str], words: list[str], details: list[str], rng: np.rand
     """Captions from names, true adjectives (most telling first) and true details ("iron bands")."""
     out = [names[0]]
     for name in names:
-        out += [f"{word} {name}" for word in words[:2]]
+        out += [f"{word} {name}" for word in words[:2]] or [name]
         if len(words) > 1:
             out.append(f"{words[0]} {words[1]} {name}")
         for detail in details:
@@ -154,6 +157,12 @@ def phrases(names: list[str], words: list[str], details: list[str], rng: np.rand
             out += [f"{word} {name} with {detail}" for word in words[:2]]
         if len(details) > 1:
             out.append(f"{words[0] + ' ' if words else ''}{name} with {details[0]} and {details[1]}")
-    out = list(dict.fromkeys(out))
+    out = [_AN.sub("an ", text) for text in dict.fromkeys(out)]
     keep = [out[0], *rng.permutation(out[1:])[:9].tolist()]
-    return [with_article(text) if rng.uniform() < 0.5 else text for text in keep]
+    return [with_article(text) if rng.uniform() < 0.5 and not _plural(text) else text for text in keep]
+
+
+def _plural(text: str) -> bool:
+    """Whether the thing named is many ("red books", not "a stack of books")."""
+    head = text.split(" with ")[0].split(" of ")[0]
+    return head.endswith("s") and not head.endswith(("ss", "us"))

@@ -7,6 +7,7 @@ import numpy as np
 from pipeline.training.procedural.containers import Described
 from pipeline.training.procedural.maker import Finish, Maker
 from pipeline.training.procedural.solids import (
+    Solid,
     ball,
     box,
     cylinder,
@@ -94,21 +95,42 @@ def tree(m: Maker) -> Described:
     )
 
 
+def _boulder(m: Maker, radius: float, squash: float) -> Solid:
+    """A lump with flat broken faces that stands on y = 0."""
+    vertices, faces = lump(radius, 0.45, m.rng, squash)
+    for _ in range(int(m.rng.integers(7, 13))):
+        normal = m.rng.normal(size=3)
+        normal[1] = 0.8 * abs(normal[1]) - 0.15
+        normal /= np.linalg.norm(normal)
+        over = np.maximum(vertices @ normal - m.between(0.55, 0.8) * float((vertices @ normal).max()), 0)
+        vertices = (vertices - over[:, None] * normal).astype(np.float32)
+    vertices[:, 1] -= vertices[:, 1].min() * 0.5
+    vertices[:, 1] = np.maximum(vertices[:, 1], 0)
+    return vertices, faces
+
+
 def rock(m: Maker) -> Described:
     stone = m.stone() if m.chance(0.8) else m.color("brown", "dark brown", "beige", roughness=0.9)
-    for _ in range(1 if m.chance(0.6) else 3):
-        x, z = m.rng.normal(size=2) * 0.45
-        m.add(
-            moved(lump(m.between(0.4, 0.7), 0.6, m.rng, m.between(0.5, 0.9)), float(x), 0, float(z)),
-            stone,
-            0.06,
-        )
-    names = ["rock", "boulder"] if len(m.parts) == 1 else ["rocks", "pile of rocks"]
-    if m.chance(0.3):
-        moss = m.leaves()
-        m.add(moved(lump(0.4, 0.5, m.rng, 0.4), y=float(m.bounds()[1, 1]) * 0.62), moss)
-        return names, ["mossy"], ["moss"]
-    return names, [stone.word.replace("stone", "grey") if stone.word == "stone" else stone.word], []
+    moss = m.leaves() if m.chance(0.3) else None
+    single = m.chance(0.55)
+    sizes = [1.0] if single else [1.0, *(m.between(0.35, 0.75) for _ in range(int(m.rng.integers(2, 6))))]
+    start, turn = m.between(0, 360), m.between(65, 140)
+    for k, size in enumerate(sizes):
+        solid = _boulder(m, 0.55 * size, m.between(0.6, 1.3 if single else 1.0))
+        solid = scaled(solid, m.between(0.8, 1.4), 1, m.between(0.8, 1.2))
+        away = 0.0 if k == 0 else 0.4 + 0.3 * size
+        a = np.deg2rad(start + turn * k)
+        at = (away * float(np.sin(a)), 0.0, away * float(np.cos(a)))
+        m.add(moved(solid, *at), stone, 0.08 if k else 0.0)
+        if moss and (k == 0 or m.chance(0.5)):
+            vertices = solid[0] * np.array([1.04, 1.05, 1.04], np.float32)
+            vertices[:, 1] = np.maximum(vertices[:, 1], vertices[:, 1].max() * m.between(0.5, 0.7))
+            m.add(moved((vertices, solid[1]), *at), moss)
+    names = ["rock", "boulder", "big rock"] if single else ["rocks", "pile of rocks", "boulders"]
+    if moss:
+        return names[: 1 + int(m.rng.integers(3))], ["mossy"], [f"{moss.word} moss"]
+    word = "grey" if stone.word == "stone" else stone.word
+    return names[: 1 + int(m.rng.integers(3))], [word], []
 
 
 def crystal(m: Maker) -> Described:
@@ -276,12 +298,44 @@ def snowman(m: Maker) -> Described:
 
 
 def campfire(m: Maker) -> Described:
-    wood = m.wood()
-    for k in range(5):
-        m.add(turned(tube((0, 0.06, 0.5), (0, 0.35, 0.0), 0.08), "y", 72.0 * k), wood, 0.1)
-    for k in range(8):
-        x, z = 0.58 * float(np.sin(k * 0.785)), 0.58 * float(np.cos(k * 0.785))
-        m.add(moved(lump(0.13, 0.5, m.rng, 0.8), x, 0.06, z), m.color("grey", "dark grey"))
-    m.add(moved(lathe([(0.05, 0), (0.25, 0.25), (0.0, 0.85)], 10), y=0.1), m.color("orange"))
-    m.add(moved(lathe([(0.05, 0), (0.14, 0.2), (0.0, 0.5)], 8), y=0.1, z=0.1), m.color("yellow"))
-    return ["campfire", "bonfire"], [], ["stones around it", "logs"]
+    wood, hot = m.wood(), m.color("orange", "orange", "red", roughness=0.5)
+    flame = m.color("yellow", roughness=0.5)
+    details = ["logs"]
+    if m.chance(0.55):
+        n = int(m.rng.integers(5, 8))
+        for k in range(n):
+            low, high = m.between(0.46, 0.54), m.between(0.5, 0.68)
+            m.add(turned(tube((0, 0.03, low), (0, high, -0.06), 0.085), "y", 360 / n * k), wood, 0.12)
+        lift, grow = 0.12, 1.0
+    else:
+        for level in range(int(m.rng.integers(2, 4))):
+            for s in (-1, 1):
+                log = tube((-0.5, 0.0, s * 0.27), (0.5, 0.0, s * 0.27), 0.085)
+                m.add(moved(turned(log, "y", 20.0 + 90.0 * level), y=0.09 + 0.14 * level), wood, 0.12)
+        lift, grow = 0.1, 1.15
+        details = ["crossed logs", "logs"]
+    if m.chance(0.8):
+        n = int(m.rng.integers(9, 13))
+        stone = m.stone() if m.chance(0.4) else m.color("grey", "dark grey", "light grey", roughness=0.9)
+        for k in range(n):
+            a, size = 2 * np.pi * k / n, m.between(0.14, 0.19)
+            m.add(
+                moved(_boulder(m, size, 0.9), 0.72 * float(np.sin(a)), 0, 0.72 * float(np.cos(a))), stone, 0.1
+            )
+        details = ["a ring of stones", "stones around it", *details]
+    outline = [(0.12, 0), (0.27, 0.16), (0.22, 0.36), (0.09, 0.62), (0.0, 0.95)]
+    m.add(moved(lathe([(r * grow, y * grow) for r, y in outline], 9), y=lift), hot)
+    start = m.between(0, 90)
+    for k in range(4):
+        size = m.between(0.75, 1.15) * grow
+        lick = lathe(
+            [(0.05 * size, 0), (0.13 * size, 0.14 * size), (0.06 * size, 0.4 * size), (0.0, 0.6 * size)], 8
+        )
+        m.add(
+            turned(moved(turned(lick, "x", 8), y=lift, z=0.2 * grow), "y", start + 90.0 * k),
+            flame if k % 2 else hot,
+            0.05,
+        )
+        inner = moved(scaled(lick, 0.8, 0.75, 0.8), y=lift, z=0.24 * grow)
+        m.add(turned(inner, "y", start + 45 + 90.0 * k), flame)
+    return ["campfire", "bonfire", "camp fire", "fire"][: 1 + int(m.rng.integers(4))], [], details

@@ -27,21 +27,19 @@ def box(width: float, height: float, depth: float, taper: float = 1.0, bevel: fl
 
 def loft(rings: Sequence[Sequence[Point]], capped: bool = True) -> Solid:
     """Skin over rings of equally many points; the ends are closed by fans."""
-    count = len(rings[0])
-    vertices = [np.asarray(ring, np.float32) for ring in rings]
-    faces = []
-    for i in range(len(rings) - 1):
-        for j in range(count):
-            a, b = i * count + j, i * count + (j + 1) % count
-            faces += [(a, b, b + count), (a, b + count, a + count)]
-    total = count * len(rings)
+    count, total = len(rings[0]), len(rings[0]) * len(rings)
+    points = np.asarray(rings, np.float32)
+    vertices = [points.reshape(total, 3)]
+    around = np.arange(count)
+    following = (around + 1) % count
+    a, b = (np.arange(0, total - count, count)[:, None] + j for j in (around, following))
+    faces = [np.stack([a, b, b + count, a, b + count, a + count], -1).reshape(-1, 3)]
     if capped:
-        following = [(j + 1) % count for j in range(count)]
-        faces += [(following[j], j, total) for j in range(count)]
         start = total - count
-        faces += [(start + j, start + following[j], total + 1) for j in range(count)]
-        vertices += [vertices[0].mean(0, keepdims=True), vertices[-1].mean(0, keepdims=True)]
-    return np.concatenate(vertices), np.array(faces, np.int32)
+        faces.append(np.stack([following, around, np.full(count, total)], -1))
+        faces.append(np.stack([start + around, start + following, np.full(count, total + 1)], -1))
+        vertices += [points[0].mean(0, keepdims=True), points[-1].mean(0, keepdims=True)]
+    return np.concatenate(vertices), np.concatenate(faces).astype(np.int32)
 
 
 def lathe(profile: Sequence[tuple[float, float]], segments: int = 20) -> Solid:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.training.procedural import _OBJECTS, _composition, procedural_props
+from pipeline.training.procedural import (
+    _OBJECTS,
+    _composition,
+    buildings,
+    furniture,
+    nature,
+    procedural_props,
+)
 from pipeline.training.procedural.maker import Maker, phrases
 from pipeline.training.procedural.solids import arc, ball, box, cylinder, disc, lathe, pipe, prism, ring, tube
 from pipeline.training.props import COLORS, captions
@@ -57,6 +64,8 @@ def test_every_maker_gives_whole_objects_and_colours_that_are_there(make, catego
         assert prop.roughness.min() > 0
         assert captions(prop)
         assert all(text == text.strip() and "  " not in text for text in captions(prop))
+        assert len(set(names)) == len(names)
+        assert len(set(details)) == len(details)
         colors = {tuple(finish.rgb) for _, finish in maker.parts}
         for word in (w for w in words if w in COLORS):
             nearest = min(np.abs(np.array(rgb) - COLORS[word]).max() for rgb in colors)
@@ -76,6 +85,46 @@ def test_the_same_seed_gives_the_same_objects():
     for a, b in zip(first, second, strict=True):
         assert a.captions == b.captions
         assert np.array_equal(a.vertices, b.vertices)
+
+
+def test_articles_fit_what_they_stand_before():
+    seen = set()
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        seen |= set(phrases(["rocks"], ["mossy"], ["an arch"], rng))
+        seen |= set(phrases(["sofa"], ["orange"], ["a orange pillow"], rng))
+        seen |= set(phrases(["cactus", "stack of books"], [], [], rng))
+    assert {"mossy rocks", "an orange sofa", "a cactus", "a stack of books"} <= seen
+    assert "sofa with an orange pillow" in seen
+    assert not [text for text in seen if text.startswith(("a mossy", "a rocks")) or " a o" in text]
+
+
+def test_a_rock_stands_and_its_moss_lies_on_top():
+    for seed in range(30):
+        maker = Maker(np.random.default_rng(seed))
+        _, words, _ = nature.rock(maker)
+        assert maker.bounds()[0, 1] == pytest.approx(0.0, abs=1e-6)
+        lows = {finish.word: float(solid[0][:, 1].min()) for solid, finish in maker.parts}
+        if words == ["mossy"]:
+            assert len(lows) == 2
+            assert max(lows.values()) > 0.05
+
+
+def test_fences_have_gaps_and_sofas_the_seats_they_are_named_for():
+    for seed in range(30):
+        maker = Maker(np.random.default_rng(seed))
+        buildings.fence(maker)
+        low, high = maker.bounds()
+        boxes = [(s[0][:, :2].min(0), s[0][:, :2].max(0)) for s, _ in maker.parts]
+        grid = np.stack(np.meshgrid(np.linspace(low[0], high[0], 60), np.linspace(0.1, 0.6, 40)), -1)
+        covered = np.any([((grid > a) & (grid < b)).all(-1) for a, b in boxes], 0)
+        assert covered.mean() < 0.95, seed
+        sofa = Maker(np.random.default_rng(seed))
+        names, _, _ = furniture.sofa(sofa)
+        seats = {"two-seat sofa": 2, "three-seat sofa": 3, "armchair": 1}
+        for name in names:
+            width = float(np.ptp(sofa.bounds()[:, 0]))
+            assert name not in seats or seats[name] * 0.58 < width < seats[name] * 0.75 + 0.65
 
 
 def test_a_composition_names_both():

@@ -12,6 +12,7 @@ from pipeline.training.procedural.solids import Solid
 from pipeline.training.props import COLORS, Prop, in_unit_ball, with_article
 
 _AN = re.compile(r"\ba (?=[aeiou])")
+_TWICE = re.compile(r"\b(\w+) \1\b")
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,7 @@ def phrases(names: list[str], words: list[str], details: list[str], rng: np.rand
             out += [f"{word} {name} with {detail}" for word in words[:2]]
         if len(details) > 1:
             out.append(f"{words[0] + ' ' if words else ''}{name} with {details[0]} and {details[1]}")
-    out = [_AN.sub("an ", text) for text in dict.fromkeys(out)]
+    out = list(dict.fromkeys(_AN.sub("an ", _TWICE.sub(r"\1", text)) for text in out))
     keep = [out[0], *rng.permutation(out[1:])[:9].tolist()]
     return [with_article(text) if rng.uniform() < 0.5 and not _plural(text) else text for text in keep]
 

@@ -93,8 +93,9 @@ def test_articles_fit_what_they_stand_before():
         rng = np.random.default_rng(seed)
         seen |= set(phrases(["rocks"], ["mossy"], ["an arch"], rng))
         seen |= set(phrases(["sofa"], ["orange"], ["a orange pillow"], rng))
+        seen |= set(phrases(["stone bridge"], ["dark stone"], [], rng))
         seen |= set(phrases(["cactus", "stack of books"], [], [], rng))
-    assert {"mossy rocks", "an orange sofa", "a cactus", "a stack of books"} <= seen
+    assert {"mossy rocks", "an orange sofa", "a cactus", "a stack of books", "dark stone bridge"} <= seen
     assert "sofa with an orange pillow" in seen
     assert not [text for text in seen if text.startswith(("a mossy", "a rocks")) or " a o" in text]
 

@@ -29,6 +29,7 @@ from pipeline.training.augment import (
     stretched,
 )
 from pipeline.training.procedural import procedural_props
+from pipeline.training.procedural.assemblies import assembly
 from pipeline.training.props import Prop, captions, is_asked_for, load_props
 from pipeline.training.views import (
     cameras_of,
@@ -41,6 +42,7 @@ from pipeline.training.weights import working_dtype
 
 VIEWS_PER_ITEM = 8
 REFERENCES_PER_ITEM = 2
+ASSEMBLY = -3
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,10 @@ class CacheConfig:
     mirrored or stretched."""
     compositions: int = 400
     """How many pairs of pack objects, one standing on the other."""
-    procedural: int = 2600
+    procedural: int = 8000
     """How many objects of `pipeline/training/procedural` are added to the packs'."""
+    assemblies: int = 3000
+    """How many shapes without a name (`procedural.assemblies`), for learning from pictures alone."""
     seed: int = 0
 
 
@@ -66,7 +70,7 @@ class Item:
 
     prop: Prop
     object: int
-    """Index in the pack; -1 for a procedural object, -2 for a composition."""
+    """Index in the pack; -1 for procedural objects, -2 for compositions, `ASSEMBLY` for shapes without a name."""
     augmented: bool
 
 
@@ -107,6 +111,13 @@ def procedural_items(config: CacheConfig) -> Iterator[Item]:
     """`config.procedural` objects of our own making."""
     for prop in procedural_props(config.procedural, np.random.default_rng([config.seed, 1_000])):
         yield Item(prop, -1, False)
+
+
+def assembly_items(config: CacheConfig) -> Iterator[Item]:
+    """`config.assemblies` shapes without a name."""
+    rng = np.random.default_rng([config.seed, 3_000])
+    for _ in range(config.assemblies):
+        yield Item(assembly(rng), ASSEMBLY, False)
 
 
 def build_shard(items: Iterable[Item], autoencoder: Path, stem: Path, config: CacheConfig) -> None:

@@ -34,7 +34,13 @@ class TrainingConfig:
 
 def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "auto") -> None:
     """Train by the recipe into `out`; the finished pipeline is `out/pipeline`."""
-    from pipeline.training.latents import build_shard, composed_items, pack_items, procedural_items
+    from pipeline.training.latents import (
+        assembly_items,
+        build_shard,
+        composed_items,
+        pack_items,
+        procedural_items,
+    )
     from pipeline.training.train_autoencoder import train_autoencoder
     from pipeline.training.train_transformer import train_transformer
 
@@ -55,6 +61,7 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
         },
         "train-composed": composed_items(data, config.latents),
         "train-procedural": procedural_items(config.latents),
+        "train-assemblies": assembly_items(config.latents),
     }
     for name, items in shards.items():
         if not (cache / f"{name}-items.jsonl").is_file():

@@ -20,7 +20,7 @@ from torch import Tensor
 from pipeline.multiview.autoencoder import MATERIAL_LATENTS
 from pipeline.multiview.text import TextEncoder
 from pipeline.multiview.transformer import PATCH, MultiViewTransformer, ray_features
-from pipeline.training.latents import LatentCache
+from pipeline.training.latents import ASSEMBLY, LatentCache
 from pipeline.training.weights import MasterWeights, append_row, working_dtype
 from render.cameras import Cameras, orbit_pose
 
@@ -57,8 +57,10 @@ class TransformerTraining:
     """Words whose objects are drawn more often."""
     common_weight: float = 2.5
     augmented_weight: float = 0.5
-    procedural_weight: float = 4.0
+    procedural_weight: float = 1.5
     """Of procedural objects: the things that are asked for most, and named the way they are asked for."""
+    assembly_weight: float = 2.5
+    """Of shapes without a name, in batches with a reference picture."""
     width: int = 256
     depth: int = 12
     heads: int = 4
@@ -89,11 +91,15 @@ class BatchSource:
         place = {text: i for i, text in enumerate(texts)}
         self.captions = [[place[str(c)] for c in row["captions"]] for row in rows]  # type: ignore[attr-defined]
         weight = np.array([self._weight(row) for row in rows])
-        self.probability = weight / weight.sum()
+        named = weight * np.array([row["object"] != ASSEMBLY for row in rows])
+        # What has no name can only be told by a picture.
+        self.probability = {True: weight / weight.sum(), False: named / named.sum()}
 
     def _weight(self, row: dict[str, object]) -> float:
         if row["object"] == -1:
             return self.config.procedural_weight
+        if row["object"] == ASSEMBLY:
+            return self.config.assembly_weight
         words = set(str(row["captions"][0]).split())  # type: ignore[index]
         weight = self.config.common_weight if words & set(self.config.common) else 1.0
         return weight * (self.config.augmented_weight if row["augmented"] else 1.0)
@@ -102,7 +108,7 @@ class BatchSource:
         """`count` random samples."""
         config = self.config
         latents, known, poses, text, pictures = [], [], [], [], []
-        for chosen in rng.choice(len(self.index), count, p=self.probability):
+        for chosen in rng.choice(len(self.index), count, p=self.probability[with_reference]):
             shard, row = self.index[chosen]
             pick = rng.choice(self.cache.latents[shard].shape[1], views, replace=False)
             latents.append(self.cache.latents[shard][row][pick])

@@ -13,6 +13,7 @@ from pipeline.training.procedural import (
     nature,
     procedural_props,
 )
+from pipeline.training.procedural.assemblies import assembly
 from pipeline.training.procedural.maker import Maker, phrases
 from pipeline.training.procedural.solids import arc, ball, box, cylinder, disc, lathe, pipe, prism, ring, tube
 from pipeline.training.props import COLORS, captions
@@ -131,3 +132,19 @@ def test_fences_have_gaps_and_sofas_the_seats_they_are_named_for():
 def test_a_composition_names_both():
     prop = _composition(np.random.default_rng(0))
     assert all(" on a" in caption for caption in prop.captions)
+
+
+def test_assemblies_hang_together_and_have_no_name():
+    symmetric = 0
+    for seed in range(20):
+        prop = assembly(np.random.default_rng(seed))
+        assert prop.captions == ("",)
+        assert np.linalg.norm(prop.vertices, axis=1).max() == pytest.approx(1, abs=1e-5)
+        assert (prop.material_known == 1).all()
+        low, high = prop.vertices.min(0), prop.vertices.max(0)
+        assert (high - low).min() > 0.05
+        mirrored = np.sort(np.round(prop.vertices[:, 0], 4))
+        symmetric += bool(np.allclose(mirrored, -mirrored[::-1], atol=2e-3))
+    assert 4 <= symmetric <= 16
+    same = assembly(np.random.default_rng(3)), assembly(np.random.default_rng(3))
+    np.testing.assert_array_equal(same[0].vertices, same[1].vertices)

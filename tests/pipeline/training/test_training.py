@@ -103,11 +103,13 @@ def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
     recipe.write_text(
         f"data: {tmp_path / 'props'}\n"
         "autoencoder: {minutes: 0.05, crop: 32}\n"
-        "latents: {procedural: 3}\n"
+        "latents: {procedural: 3, compositions: 2, assemblies: 2}\n"
         "transformer: {minutes: 0.1, width: 32, depth: 2, heads: 2, views_per_batch: 8}\n"
     )
     out = tmp_path / "run"
     run(recipe, out=out, device="cpu")
+    items = (out / "latents" / "train-assemblies-items.jsonl").read_text().splitlines()
+    assert len(items) == 2
     assert load(out / "pipeline").transformer.patch_out.in_features == 32
     with pytest.raises(InputError, match="--resume"):
         run(recipe, out=out, device="cpu")

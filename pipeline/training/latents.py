@@ -70,7 +70,7 @@ class Item:
 
     prop: Prop
     object: int
-    """Index in the pack; -1 for procedural objects, -2 for compositions, `ASSEMBLY` for shapes without a name."""
+    """Index in the pack; -1: a procedural object, -2: a composition, `ASSEMBLY`: a shape without a name."""
     augmented: bool
 
 

@@ -105,6 +105,7 @@ def draw_views(
     """
     from recon.consensus import harmonise
 
+    progress(0.0, "reading the prompt")
     screening = screening or picture_policy()
     verdict = screen(config.safety, prompt.text)
     screenings = []

@@ -35,6 +35,10 @@ class ViewsConfig:
     guidance_scale: float = 2.0
     candidates: int = 1
     """How many sets of views are drawn; the one whose views agree best is kept."""
+    redraws: int = 0
+    """How often the best set is drawn again from `redraw_level`, and kept where its views agree better."""
+    redraw_level: float = 0.88
+    """Noise that is put on a set before it is drawn again; 1 is nothing but noise."""
     consensus: ConsensusConfig = field(default_factory=ConsensusConfig)
     """When views that contradict each other are given one geometry."""
     safety: Literal["offline", "none"] = "offline"
@@ -54,6 +58,8 @@ class ViewsConfig:
             raise InputError(f"size_px must be a multiple of 16 between 64 and 512, not {self.size_px}.")
         _check("num_inference_steps", self.num_inference_steps, 1, 1000)
         _check("candidates", self.candidates, 1, 16)
+        _check("redraws", self.redraws, 0, 16)
+        _check("redraw_level", self.redraw_level, 0.0, 1.0)
         _check("guidance_scale", self.guidance_scale, 0.0, 50.0)
 
 

@@ -31,9 +31,12 @@ class ViewModel(Protocol):
         num_inference_steps: int,
         guidance_scale: float,
         generator: torch.Generator,
+        start: ViewSet | None = None,
+        start_level: float = 1.0,
         progress: Progress = silent,
     ) -> ViewSet:
-        """Views of one object that fits the prompt."""
+        """Views of one object that fits the prompt; with `start`, those views drawn again from `start_level`
+        of noise."""
         ...
 
     def denoiser(self, prompt: Prompt, views: ViewSet, guidance_scale: float) -> Denoiser:

@@ -7,7 +7,7 @@ from typing import Literal
 StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "preview"]
 
 VERSIONS: dict[StageName, int] = {
-    "views": 8,
+    "views": 9,
     "field": 3,
     "surface": 4,
     "mesh": 3,

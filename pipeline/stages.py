@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from pipeline.checkpoints import StageOutput
     from pipeline.distillation import DistillationConfig
-    from pipeline.source import ModelSource
+    from pipeline.source import ModelSource, ViewModel
     from pipeline.transforms_json import PosedSet
     from recon.bake import BakeConfig
     from recon.export import Format
@@ -85,7 +85,7 @@ class DrawnViews:
     screenings: tuple[Verdict, ...] = ()
     """What the picture policy said of the user's picture and of the drawn views."""
     candidates: tuple[float, ...] = ()
-    """Score of every set that was drawn; the best was kept."""
+    """Score of every set that was drawn, the redrawn ones last; the best was kept."""
 
 
 def draw_views(
@@ -113,18 +113,7 @@ def draw_views(
         screenings.append(screen_pictures(screening, [prompt.image], "picture", prompt.text))
     progress(0.0, "loading the model")
     network = model.load()
-    candidates = []
-    for k in range(config.candidates):
-        drawn_views = network(
-            prompt,
-            view_cameras(config),
-            num_inference_steps=config.num_inference_steps,
-            guidance_scale=config.guidance_scale,
-            generator=stage_generator(seed, f"views-{k}" if k else "views"),
-            progress=part_of(progress, 0.95 * k / config.candidates, 0.95 * (k + 1) / config.candidates),
-        ).to("cpu")
-        candidates.append((drawn_views, view_consistency(drawn_views)))
-    views, consistency = max(candidates, key=lambda candidate: candidate[1].score)
+    views, consistency, scores = best_views(network, prompt, config, seed, part_of(progress, 0, 0.95))
     screenings.append(screen_pictures(screening, view_pictures(views), "views", prompt.text))
     views.save(out / DRAWN_FILE)
     progress(0.95, "finding the shape that the views agree on")
@@ -137,9 +126,34 @@ def draw_views(
         True if domain is None else domain.inside,
         verdict,
         tuple(screenings),
-        tuple(found.score for _, found in candidates),
+        scores,
     )
     (out / "views.json").write_text(json.dumps(plain(drawn), indent=1), encoding="utf-8")
+
+
+def best_views(
+    network: ViewModel, prompt: Prompt, config: ViewsConfig, seed: int, progress: Progress = silent
+) -> tuple[ViewSet, Consistency, tuple[float, ...]]:
+    """The set of views that agrees best, how well, and the scores of all that were drawn."""
+    cameras, total = view_cameras(config), config.candidates + config.redraws
+    best, scores = None, []
+    for k in range(total):
+        views = network(
+            prompt,
+            cameras,
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            generator=stage_generator(seed, f"views-{k}" if k else "views"),
+            start=best[0] if best is not None and k >= config.candidates else None,
+            start_level=config.redraw_level,
+            progress=part_of(progress, k / total, (k + 1) / total),
+        ).to("cpu")
+        found = view_consistency(views)
+        scores.append(found.score)
+        if best is None or found.score > best[1].score:
+            best = views, found
+    assert best is not None
+    return *best, tuple(scores)
 
 
 @dataclass(frozen=True)

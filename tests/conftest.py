@@ -96,6 +96,8 @@ class BarrelPipeline:
     def __init__(self, jitter: float = 0.0) -> None:
         self.jitter = jitter
         self.calls = 0
+        self.started: list[bool] = []
+        """Of every call: whether views were drawn again."""
 
     def __call__(
         self,
@@ -105,9 +107,12 @@ class BarrelPipeline:
         num_inference_steps: int,
         guidance_scale: float,
         generator: torch.Generator,
+        start: ViewSet | None = None,
+        start_level: float = 1.0,
         progress: Progress = silent,
     ) -> ViewSet:
         self.calls += 1
+        self.started.append(start is not None)
         for step in range(num_inference_steps):
             progress(step / num_inference_steps)
         return barrel_views(cameras, self.jitter, generator)

@@ -56,15 +56,20 @@ class MultiViewPipeline(ViewSampler, DiffusionPipeline):
         steps: int,
         velocity: Callable[[Tensor, Tensor], Tensor],
         progress: Progress,
+        begin: int = 0,
     ) -> Float[Tensor, "v c h w"]:
-        """The scheduler's steps from noise to latents along `velocity(latents, sigma)`."""
+        """The scheduler's steps, from step `begin` on, to latents along `velocity(latents, sigma)`."""
         scheduler = type(self.scheduler).from_config(self.scheduler.config)
         scheduler.set_timesteps(steps, device=noise.device)
+        scheduler.set_begin_index(begin)
         latents = noise
-        for step, sigma in enumerate(scheduler.sigmas[:-1]):
-            progress(step / steps)
+        for step in range(begin, steps):
+            progress((step - begin) / (steps - begin))
             moved = scheduler.step(
-                velocity(latents, sigma), scheduler.timesteps[step], latents, return_dict=False
+                velocity(latents, scheduler.sigmas[step]),
+                scheduler.timesteps[step],
+                latents,
+                return_dict=False,
             )
             latents = moved[0]
         return latents

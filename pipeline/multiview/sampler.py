@@ -131,9 +131,16 @@ class ViewSampler:
         num_inference_steps: int = 25,
         guidance_scale: float = 2.0,
         generator: torch.Generator | None = None,
+        start: ViewSet | None = None,
+        start_level: float = 1.0,
         progress: Progress = silent,
     ) -> ViewSet:
-        """Draw the views. `cameras` are orthographic, with sides that are multiples of 16 pixels."""
+        """Draw the views. `cameras` are orthographic, with sides that are multiples of 16 pixels.
+
+        With `start`, views from the same cameras are drawn again: they get noise up to `start_level`, and
+        the steps below that level are taken. Errors that steps before have heaped up shrink so (restart
+        sampling, arXiv:2306.14878).
+        """
         if cameras.projection != "orthographic":
             raise ValueError("generated views are orthographic")
         device = self.transformer.device
@@ -155,7 +162,13 @@ class ViewSampler:
             level = sigma.to(latents).expand(len(cameras))
             return self.velocity(latents, level, rays, conditioning.turn(next(steps)), guidance_scale)
 
-        latents = self.integrate(noise, num_inference_steps, velocity, progress)
+        begin, latents = 0, noise
+        if start is not None:
+            sigmas = self.sigmas(num_inference_steps)
+            begin = int((sigmas[:-1] > start_level).sum())
+            given = self.encode_views(start.gbuffer.to(device), cameras)
+            latents = (1 - sigmas[begin]) * given + sigmas[begin] * noise
+        latents = self.integrate(latents, num_inference_steps, velocity, progress, begin)
         views = ViewSet(cameras.to("cpu"), binary_coverage(self.decode_views(latents, cameras).to("cpu")))
         progress(1.0)
         return views
@@ -166,13 +179,14 @@ class ViewSampler:
         steps: int,
         velocity: Callable[[Tensor, Tensor], Tensor],
         progress: Progress,
+        begin: int = 0,
     ) -> Float[Tensor, "v c h w"]:
-        """Euler steps from noise to latents along `velocity(latents, sigma)`."""
+        """Euler steps, from step `begin` on, to latents along `velocity(latents, sigma)`."""
         sigmas = self.sigmas(steps).to(noise.device)
         latents = noise
-        for step, sigma in enumerate(sigmas[:-1]):
-            progress(step / steps)
-            latents = latents + (sigmas[step + 1] - sigma) * velocity(latents, sigma)
+        for step in range(begin, steps):
+            progress((step - begin) / (steps - begin))
+            latents = latents + (sigmas[step + 1] - sigmas[step]) * velocity(latents, sigmas[step])
         return latents
 
     def sigmas(self, steps: int) -> Float[Tensor, " n"]:

@@ -17,9 +17,9 @@ from render.gbuffer import ViewSet
 from tests.conftest import BarrelPipeline
 
 
-def drawn(folder: Path, candidates: int) -> ViewSet:
+def drawn(folder: Path, candidates: int, redraws: int = 0) -> ViewSet:
     folder.mkdir()
-    config = ViewsConfig(size_px=64, num_inference_steps=2, candidates=candidates)
+    config = ViewsConfig(size_px=64, num_inference_steps=2, candidates=candidates, redraws=redraws)
     model = BarrelPipeline(jitter=2.0)
     fractions: list[float] = []
     draw_views(
@@ -30,7 +30,8 @@ def drawn(folder: Path, candidates: int) -> ViewSet:
         ModelSource(model=model),
         progress=lambda fraction, message="": fractions.append(fraction),
     )
-    assert model.calls == candidates
+    assert model.calls == candidates + redraws
+    assert model.started == [False] * candidates + [True] * redraws
     assert fractions == sorted(fractions)
     return ViewSet.load(folder / DRAWN_FILE)
 
@@ -45,6 +46,13 @@ def test_the_best_of_several_sets_is_kept(tmp_path: Path) -> None:
     assert view_consistency(alone).score == pytest.approx(scores[0])
     again = drawn(tmp_path / "again", 4)
     assert torch.equal(again.gbuffer.alpha, kept.gbuffer.alpha)
+
+
+def test_the_best_set_is_drawn_again_and_kept_where_it_gets_better(tmp_path: Path) -> None:
+    kept = drawn(tmp_path / "again", 2, redraws=3)
+    scores = load_drawn(tmp_path / "again" / "views.json").candidates
+    assert len(scores) == 5
+    assert view_consistency(kept).score == pytest.approx(max(scores))
 
 
 def test_candidates_are_a_few() -> None:

@@ -201,3 +201,27 @@ def test_reference_is_premultiplied() -> None:
     assert reference_tensor(image, 16).abs().max() == 0
     opaque = reference_tensor(Image.new("RGBA", (8, 8), (255, 0, 0, 255)), 16)
     assert opaque[0, :, 3, 3].tolist() == [1.0, 0.0, 0.0, 1.0]
+
+
+def test_views_are_drawn_again_from_the_level_that_is_asked_for(pipeline: MultiViewPipeline) -> None:
+    first = draw(pipeline, Prompt("a barrel"), 1)
+
+    def again(level: float) -> ViewSet:
+        return pipeline(
+            Prompt("a barrel"), CAMERAS, num_inference_steps=8, guidance_scale=1.0,
+            generator=torch.Generator().manual_seed(2), start=first, start_level=level,
+        )  # fmt: skip
+
+    fresh = pipeline(Prompt("a barrel"), CAMERAS, num_inference_steps=8, guidance_scale=1.0,
+                 generator=torch.Generator().manual_seed(2))  # fmt: skip
+    assert torch.equal(again(1.0).gbuffer.alpha, fresh.gbuffer.alpha)
+    levels = pipeline.sigmas(8)
+    calls = []
+    velocity = pipeline.velocity
+    pipeline.velocity = lambda x, sigma, *rest: calls.append(float(sigma[0])) or velocity(x, sigma, *rest)  # type: ignore[method-assign, assignment, func-returns-value]
+    try:
+        again(0.7)
+    finally:
+        del pipeline.velocity
+    assert calls == pytest.approx([float(level) for level in levels[:-1] if level <= 0.7])
+    assert len(calls) < 8

@@ -1,0 +1,121 @@
+"""What steps, guidance and candidates of the sampler cost and bring, on the prompts of the gallery.
+
+    python -m bench.sampling --props STEM [--model FOLDER] [--prompts 24]
+
+Three tables. Steps: relative squared distance of the latents from those of 100 steps with the same noise
+(what is left is the solver's error), agreement of the views, processor seconds. Guidance: agreement, and how
+often the judge (`bench.evaluator`, trained on training objects only) finds the prompt among all the
+gallery's by the four views around the object. Candidates: the same for the best of several by agreement.
+Seed 0, ten views as the presets draw them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.evaluator import Judge, load_judge, own_ranks
+from bench.gallery import PROMPTS
+from pipeline.consistency import view_consistency
+from pipeline.multiview.codec import encode_gbuffer
+from pipeline.multiview.sampler import ViewSampler, load
+from pipeline.preset import ViewsConfig
+from pipeline.prompt import Prompt
+from pipeline.stages import stage_generator, view_cameras
+from pipeline.training.props import load_props
+from render.gbuffer import ViewSet
+
+STEPS = (6, 8, 12, 16, 25, 50)
+TRUTH_STEPS = 100
+GUIDANCE = (1.0, 1.5, 2.0, 3.0, 4.0)
+CANDIDATES = 4
+CHOSEN_STEPS = 12
+AROUND = [0, 2, 4, 6]
+"""Of the presets' views, those from the four sides."""
+
+
+@dataclass(frozen=True)
+class Drawn:
+    views: ViewSet
+    latents: Tensor
+    score: float
+    seconds: float
+    """Of processor time."""
+
+
+class Bench:
+    def __init__(self, sampler: ViewSampler) -> None:
+        self.sampler, self.cameras = sampler, view_cameras(ViewsConfig())
+
+    def draw(self, prompt: str, steps: int, guidance: float, candidate: int = 0) -> Drawn:
+        """As `stages.draw_views` does; its candidates have the same noise here."""
+        start = time.process_time()
+        views = self.sampler(
+            Prompt(prompt),
+            self.cameras,
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            generator=stage_generator(0, f"views-{candidate}" if candidate else "views"),
+        )
+        seconds = time.process_time() - start
+        with torch.no_grad():
+            latents = self.sampler.encode_views(views.gbuffer, self.cameras)
+        return Drawn(views, latents, view_consistency(views).score, seconds)
+
+    def around(self, drawn: Drawn) -> Tensor:
+        """What the judge is shown."""
+        return encode_gbuffer(drawn.views.gbuffer[AROUND], self.cameras[AROUND])
+
+
+def found(bench: Bench, judge: Judge, drawn: list[Drawn]) -> str:
+    """Agreement, and how often the judge's first and first three are the prompt."""
+    ranks = own_ranks(
+        judge.objects([bench.around(one) for one in drawn]),
+        judge.texts(list(PROMPTS)),
+        list(range(len(drawn))),
+    )
+    score = np.mean([one.score for one in drawn])
+    return f"{score:.3f} | {np.mean(ranks < 1):.2f} | {np.mean(ranks < 3):.2f}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--props", type=Path, required=True, help="the training pack without its endings")
+    parser.add_argument("--model", type=Path, help="a folder; the shipped model by default")
+    parser.add_argument("--prompts", type=int, default=len(PROMPTS))
+    given = parser.parse_args()
+    judge = load_judge(given.props, list(load_props(given.props)))
+    bench = Bench(load(given.model))
+    prompts = PROMPTS[: given.prompts]
+
+    print(f"{len(prompts)} prompts of the gallery, seed 0\n")
+    print("| steps | error | agreement | processor s |\n|---|---|---|---|")
+    truth = [bench.draw(prompt, TRUTH_STEPS, 2.0) for prompt in prompts]
+    for steps in STEPS:
+        drawn = [bench.draw(prompt, steps, 2.0) for prompt in prompts]
+        pairs = zip(drawn, truth, strict=True)
+        error = np.mean([float((a.latents - b.latents).square().mean() / b.latents.square().mean())
+                         for a, b in pairs])  # fmt: skip
+        score, seconds = np.mean([d.score for d in drawn]), np.mean([d.seconds for d in drawn])
+        print(f"| {steps} | {error:.4f} | {score:.3f} | {seconds:.2f} |", flush=True)
+
+    print("\n| guidance | agreement | judge's first | among three |\n|---|---|---|---|")
+    for guidance in GUIDANCE:
+        drawn = [bench.draw(prompt, CHOSEN_STEPS, guidance) for prompt in prompts]
+        print(f"| {guidance:g} | {found(bench, judge, drawn)} |", flush=True)
+
+    print("\n| candidates | agreement | judge's first | among three |\n|---|---|---|---|")
+    sets = [[bench.draw(prompt, CHOSEN_STEPS, 2.0, k) for k in range(CANDIDATES)] for prompt in prompts]
+    for count in (1, 2, CANDIDATES):
+        best = [max(one[:count], key=lambda drawn: drawn.score) for one in sets]
+        print(f"| {count} | {found(bench, judge, best)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

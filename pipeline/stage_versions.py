@@ -9,7 +9,7 @@ StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "p
 VERSIONS: dict[StageName, int] = {
     "views": 9,
     "field": 3,
-    "surface": 4,
+    "surface": 5,
     "mesh": 3,
     "texture": 5,
     "export": 4,

@@ -286,6 +286,7 @@ def surface(
     out: Path, views_dir: Path, field_dir: Path, config: SurfaceConfig, *, progress: Progress = silent
 ) -> None:
     """Writes `mesh.safetensors`: the dense surface."""
+    from pipeline.posed_views import sized
     from recon.fields import load_field
     from recon.fields.sdf import SdfField
     from recon.surface import extract_surface
@@ -293,8 +294,6 @@ def surface(
     sharp = views_dir / TEXTURE_VIEWS_FILE
     views = ViewSet.load(sharp if sharp.is_file() else views_dir / VIEWS_FILE)
     if sharp.is_file():
-        from pipeline.posed_views import sized
-
         # Sharper than the field's views: what depth says of edges is lost with its pixels.
         side = min(config.measured_size, int((_MEASURED_PX / len(views)) ** 0.5))
         views = sized(views, min(side, views.cameras.width))
@@ -308,6 +307,12 @@ def surface(
             from recon.hull import widened
 
             dense = extract_surface(None, widened(views), config, progress=progress)
+        elif (views_dir / POSED_FILE).is_file() and seen.depth is None and bool((seen.alpha < 0.5).any()):
+            # Silhouettes are truer than Gaussians, and so are depths matched within them.
+            from recon.picture_surface import surface_of_pictures
+
+            small = sized(views, min(config.matching_size, views.cameras.width))
+            dense = surface_of_pictures(views, small, config, progress=progress)
         else:
             dense = extract_surface(field, views, config, progress=progress)
         save_mesh(dense, out / MESH_FILE)

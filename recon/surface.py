@@ -63,6 +63,8 @@ class SurfaceConfig:
     """Side in pixels of the pictures that the field is rendered to."""
     measured_size: int = 384
     """Largest side in pixels of posed views whose own depth is used; less where there are many."""
+    matching_size: int = 128
+    """Side in pixels of posed views without depth when colours are matched (`recon.picture_surface`)."""
     max_voxels: int = 2_000_000
     """Samples of the volume (tsdf). A million is a cube of 100."""
     poisson_depth: int = 7
@@ -79,6 +81,7 @@ class SurfaceConfig:
         ranges = {
             "view_size": (32, 1024),
             "measured_size": (32, 1024),
+            "matching_size": (32, 512),
             "max_voxels": (20_000, 50_000_000),
             "poisson_depth": (4, 10),
             "votes": (1, 8),

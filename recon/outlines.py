@@ -1,0 +1,117 @@
+"""A mesh moved until its outlines are those of the views.
+
+In: a mesh that is nearly right and views with alpha. Out: the same faces, with vertices moved along their
+normals. Extraction from a grid cuts every sharp edge and shrinks every thin part by a part of a cell, which
+silhouettes show in all views at once. Where the mesh's outline, drawn at twice the view's size, lies beside
+the view's own (to a fraction of a pixel, by the alpha of the pixels on it), the vertices there are moved by
+what all views on the whole ask for (least squares). Vertices beside them follow their neighbours, and none
+moves farther than two pixels.
+"""
+
+from __future__ import annotations
+
+from typing import no_type_check
+
+import numba
+import numpy as np
+
+from recon.hull import silhouettes
+from recon.topology import vertex_normals
+from render.gbuffer import ViewSet
+from render.rasterize import rasterize
+from render.scene import Mesh
+
+_FINE = 2
+_REACH_PX = 3.0
+"""Outlines farther apart are of different parts, or of what the mesh lacks."""
+_LIMIT_PX = 2.0
+_STEP = 0.8
+_STIFF = 0.5
+"""Samples' worth of weight of the neighbours."""
+_SPREAD = 3
+"""Rounds in which those without an outline follow their neighbours."""
+
+
+def fit_outlines(mesh: Mesh, views: ViewSet, rounds: int = 5) -> Mesh:
+    """`mesh` after `rounds` corrections by the outlines of `views`; its connectivity stays."""
+    if rounds == 0 or len(mesh.faces) == 0:
+        return mesh
+    seen, cameras = silhouettes(views), views.cameras
+    fine = cameras.resized(_FINE * cameras.width, _FINE * cameras.height)
+    faces = np.ascontiguousarray(mesh.faces, np.int32)
+    edges = np.unique(np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1), axis=0)
+    start = mesh.vertices.astype(np.float64)
+    vertices = start.copy()
+    pixel = 1.0 / float(cameras.intrinsics[:, 0].mean())
+    if seen.perspective:
+        pixel *= float(cameras.c2w[:, :3, 3].norm(dim=-1).mean())
+    for _ in range(rounds):
+        normals = vertex_normals(vertices.astype(np.float32), faces)
+        pull, weight = np.zeros(len(vertices)), np.zeros(len(vertices))
+        for c in range(len(cameras)):
+            shown = rasterize(vertices.astype(np.float32), faces, fine[c])
+            _ask(
+                shown.face[0], shown.barycentric[0], shown.depth[0], faces, normals, seen.outside_px[c],
+                seen.intrinsics[c], seen.w2c[c], seen.perspective, pull, weight,
+            )  # fmt: skip
+        wanted = _spread(pull / np.maximum(weight, 1e-9), weight, edges)
+        moved = vertices + _STEP * wanted[:, None] * normals - start
+        length = np.linalg.norm(moved, axis=1, keepdims=True)
+        vertices = start + moved * np.minimum(1, _LIMIT_PX * pixel / np.maximum(length, 1e-12))
+    found = vertices.astype(np.float32)
+    return Mesh(found, faces, vertex_normals(found, faces))
+
+
+@numba.njit(cache=True, error_model="numpy")
+@no_type_check
+def _ask(face, barycentric, depth, faces, normals, outside_px, intrinsics, w2c, perspective, pull, weight):
+    """Adds, for each vertex on the outline in one view, the move along its normal that mends the outline."""
+    height, width = face.shape
+    for v in range(height):
+        for u in range(width):
+            f = face[v, u]
+            if f < 0:
+                continue
+            edge = (v > 0 and face[v - 1, u] < 0) or (v + 1 < height and face[v + 1, u] < 0)
+            edge = edge or (u > 0 and face[v, u - 1] < 0) or (u + 1 < width and face[v, u + 1] < 0)
+            if not edge:
+                continue
+            px = min(max((u + 0.5) / _FINE - 0.5, 0.0), outside_px.shape[1] - 1.001)
+            py = min(max((v + 0.5) / _FINE - 0.5, 0.0), outside_px.shape[0] - 1.001)
+            c, r = int(px), int(py)
+            tx, ty = px - c, py - r
+            above = outside_px[r, c] * (1 - tx) + outside_px[r, c + 1] * tx
+            below = outside_px[r + 1, c] * (1 - tx) + outside_px[r + 1, c + 1] * tx
+            # The outline runs half a fine pixel beyond the centre of the last one.
+            off = above * (1 - ty) + below * ty + 0.5 / _FINE
+            if abs(off) > _REACH_PX:
+                continue
+            move = -off * (depth[v, u] if perspective else 1.0) / intrinsics[0]
+            for k in range(3):
+                i = faces[f, k]
+                n = normals[i]
+                x = w2c[0, 0] * n[0] + w2c[0, 1] * n[1] + w2c[0, 2] * n[2]
+                y = w2c[1, 0] * n[0] + w2c[1, 1] * n[1] + w2c[1, 2] * n[2]
+                across2 = x * x + y * y
+                # Least squares of: normal's share across the view times its move = the outline's move.
+                pull[i] += barycentric[v, u, k] * np.sqrt(across2) * move
+                weight[i] += barycentric[v, u, k] * across2
+
+
+@numba.njit(cache=True)
+@no_type_check
+def _spread(values, weight, edges):
+    """Values that follow their neighbours the more, the less weight they have of their own."""
+    current = values.copy()
+    for _ in range(_SPREAD):
+        total, number = np.zeros(len(values)), np.zeros(len(values))
+        for e in range(len(edges)):
+            a, b = edges[e, 0], edges[e, 1]
+            total[a] += current[b]
+            total[b] += current[a]
+            number[a] += 1
+            number[b] += 1
+        for i in range(len(values)):
+            own = weight[i] / (weight[i] + _STIFF)
+            current[i] = own * values[i] + (1 - own) * total[i] / max(number[i], 1.0)
+    return current

@@ -3,7 +3,8 @@ the worker finds in the database (`worker.queue.claim`). A task goes on to the n
 (`worker.runner.Runner.run_ready`), so that a full queue is drained without a message for each stage.
 
 Messages are acknowledged late, with a prefetch of one: a busy worker then holds no bell that an idle one
-could answer. A message that is delivered twice or lost because of that does no harm.
+could answer. A message that is delivered twice or lost because of that does no harm: RabbitMQ may deliver
+one again, Redis and the embedded broker forget it when it is taken.
 
     python -m worker.tasks gpu      # a worker, without supervisor: see `maquette worker`
 """
@@ -37,6 +38,9 @@ STOP_SIGNAL = signal.SIGUSR2
 CONSUMER_TIMEOUT_MS = 24 * 3600 * 1000
 """RabbitMQ closes the channel of a consumer that holds a message for longer; its default is half an hour."""
 
+BROKER_TIMEOUT_S = 4.0
+"""A broker that takes a connection and then says nothing is given up after so long."""
+
 
 def celery_app(settings: Settings) -> Celery:
     """The Celery application, which rings and hears the bells."""
@@ -47,8 +51,14 @@ def celery_app(settings: Settings) -> Celery:
         bells.register()
         options = {"folder": str(settings.bells), "polling_interval": settings.poll_s}
     elif settings.broker_url.startswith("redis"):
-        # A stage may run for hours; redelivery in between would only ring a bell for nothing.
-        options = {"visibility_timeout": 24 * 3600, "health_check_interval": 30}
+        # Without acknowledgements in Redis: one that fails because Redis is away is not tried again, the
+        # message counts against the prefetch for good, and the worker hears no bell any more.
+        options = {
+            "ack_emulation": False,
+            "health_check_interval": 30,
+            "socket_timeout": BROKER_TIMEOUT_S,
+            "socket_connect_timeout": BROKER_TIMEOUT_S,
+        }
     arguments = (
         {"x-consumer-timeout": CONSUMER_TIMEOUT_MS} if settings.broker_url.startswith("amqp") else None
     )
@@ -57,7 +67,7 @@ def celery_app(settings: Settings) -> Celery:
         broker_transport_options=options,
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
-        broker_connection_timeout=4,
+        broker_connection_timeout=BROKER_TIMEOUT_S,
         result_backend=None,
         task_ignore_result=True,
         task_acks_late=True,

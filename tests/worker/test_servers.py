@@ -116,7 +116,7 @@ def test_sigstop_past_the_lease(postgres: Postgres, tmp_path: Path):
         os.kill(row.pid, signal.SIGSTOP)
         stack.start("other", "worker.tasks", "gpu")
         lost = lambda: any(a.outcome == "worker_lost" for a in stack.jobs.attempts(job_id))  # noqa: E731
-        wait_for(lost, 30, "the lease is over")
+        wait_for(lost, 120, "the lease is over")
         os.kill(row.pid, signal.SIGCONT)
         stack.ended(job_id)
         stack.check(job_id)

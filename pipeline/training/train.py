@@ -27,6 +27,9 @@ class TrainingConfig:
 
     data: str
     """Path of the pack without its endings, relative to the working directory."""
+    start_from: str | None = None
+    """Folder of a trained pipeline that a new run goes on from: its autoencoder is kept, so that latents stay
+    what they are, and its transformer is trained on, with optimisers that begin anew."""
     autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
     latents: CacheConfig = field(default_factory=CacheConfig)
     transformer: TransformerTraining = field(default_factory=TransformerTraining)
@@ -49,6 +52,11 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
     if out.exists() and any(out.iterdir()) and not resume:
         raise InputError(f"{out} is not empty; give --resume to go on from it, or another --out.")
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+    start = None if config.start_from is None else Path(config.start_from)
+    if start is not None and not (out / "autoencoder").is_dir():
+        if not (start / "transformer").is_dir() or not (start / "autoencoder").is_dir():
+            raise InputError(f"start_from: {start} is not a pipeline with an autoencoder and a transformer.")
+        shutil.copytree(start / "autoencoder", out / "autoencoder")
     if not (out / "autoencoder").is_dir():
         train_autoencoder(data, out, config.autoencoder, where)
     cache = out / "latents"
@@ -66,7 +74,7 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
     for name, items in shards.items():
         if not (cache / f"{name}-items.jsonl").is_file():
             build_shard(items, out / "autoencoder", cache / name, config.latents)
-    train_transformer(cache, out, config.transformer, where)
+    train_transformer(cache, out, config.transformer, where, start_from=start and start / "transformer")
     package(data, out, out / "pipeline", config.latents)
 
 

@@ -213,8 +213,19 @@ def uses_muon(name: str, parameter: Tensor) -> bool:
     return parameter.ndim == 2 and "blocks" in name and not {"modulation", "sight"} & set(name.split("."))
 
 
-def train_transformer(cache: Path, out: Path, config: TransformerTraining, device: torch.device) -> None:
-    """Train into `out` (resumes there); writes `transformer/` (EMA weights) and `transformer.jsonl`."""
+def train_transformer(
+    cache: Path,
+    out: Path,
+    config: TransformerTraining,
+    device: torch.device,
+    *,
+    start_from: Path | None = None,
+) -> None:
+    """Train into `out`; writes `transformer/` (EMA weights) and `transformer.jsonl`.
+
+    Resumes from the checkpoint in `out`; where there is none, goes on from the saved model
+    `start_from`, whose sizes then count instead of the recipe's.
+    """
     out.mkdir(parents=True, exist_ok=True)
     encoder = TextEncoder()
     source = BatchSource(LatentCache.open(cache, "train"), encoder, config)
@@ -222,7 +233,10 @@ def train_transformer(cache: Path, out: Path, config: TransformerTraining, devic
     del encoder
     torch.manual_seed(config.seed)
     dtype = working_dtype(device)
-    model = MultiViewTransformer(width=config.width, depth=config.depth, heads=config.heads).to(device)
+    if start_from is None:
+        model = MultiViewTransformer(width=config.width, depth=config.depth, heads=config.heads).to(device)
+    else:
+        model = MultiViewTransformer.from_pretrained(start_from).float().to(device)
     weights = MasterWeights(
         model,
         use_muon=uses_muon,

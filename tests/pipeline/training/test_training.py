@@ -117,3 +117,19 @@ def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
     shutil.copy(out / "transformer-falling.safetensors", out / "transformer.safetensors")
     run(recipe, out=out, resume=True, device="cpu")
     assert int(load_file(out / "transformer-falling.safetensors")["steps"]) > before > 0
+    # Another run goes on from the pipeline: the same autoencoder, the transformer's own sizes.
+    recipe.write_text(recipe.read_text().replace("width: 32, ", "") + f"start_from: {out / 'pipeline'}\n")
+    run(recipe, out=tmp_path / "continued", device="cpu")
+    assert load(tmp_path / "continued" / "pipeline").transformer.patch_out.in_features == 32
+    kept = load_file(
+        tmp_path / "continued" / "pipeline" / "autoencoder" / "diffusion_pytorch_model.safetensors"
+    )
+    first = load_file(out / "pipeline" / "autoencoder" / "diffusion_pytorch_model.safetensors")
+    assert all(torch.equal(kept[name], first[name]) for name in first)
+
+
+def test_a_start_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"data: {tmp_path / 'props'}\nstart_from: {tmp_path / 'nothing'}\n")
+    with pytest.raises(InputError, match="start_from: .*nothing is not a pipeline"):
+        run(recipe, out=tmp_path / "run", device="cpu")

@@ -131,5 +131,5 @@ def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
 def test_a_start_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"data: {tmp_path / 'props'}\nstart_from: {tmp_path / 'nothing'}\n")
-    with pytest.raises(InputError, match="start_from: .*nothing is not a pipeline"):
+    with pytest.raises(InputError, match=r"start_from: .*nothing is not a pipeline"):
         run(recipe, out=tmp_path / "run", device="cpu")

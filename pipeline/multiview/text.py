@@ -87,12 +87,14 @@ class TextEncoder:
             if text.strip():
                 ids[i, : len(encoding.ids)] = torch.tensor(encoding.ids)
                 mask[i, : len(encoding.ids)] = True
-        used = mask.any(-1)
+        lengths = mask.sum(-1)
         out = torch.zeros(len(texts), longest, WIDTH)
-        written = torch.arange(len(texts))[used]
+        # Texts of like length together: what is padding is not computed.
+        written = lengths.argsort(stable=True)[int((lengths == 0).sum()) :]
         for batch in written.split(64) if len(written) else ():
-            hidden = self.model(ids[batch].to(self.device), mask[batch].to(self.device))
-            out[batch] = hidden.cpu() * mask[batch, :, None]
+            n = int(lengths[batch].max())
+            hidden = self.model(ids[batch, :n].to(self.device), mask[batch, :n].to(self.device))
+            out[batch, :n] = hidden.cpu() * mask[batch, :n, None]
         return out
 
     def sentences(self, texts: list[str]) -> Float[Tensor, "n 384"]:

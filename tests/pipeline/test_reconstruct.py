@@ -76,7 +76,7 @@ def test_pictures_alone_resume_and_repeat(tmp_path: Path) -> None:
     assert np.ptp(vertices[:, 1]) == pytest.approx(2.0, abs=1e-4)
     light = changed.report.light
     assert light is not None
-    assert light["contrast"] > 0.05
+    assert light["contrast"] > 0.02  # how well it is found: tests/recon/test_delight.py
     assert len(light["coefficients"]) == 16
 
 

@@ -1,8 +1,8 @@
 """The multi-view diffusion model as a diffusers `DiffusionPipeline`: `from_pretrained`, adapters, the hub.
 
-Autoencoder, transformer and flow-matching scheduler; the text encoder stays outside the saved folder,
-because it comes as a package (see `text`). Drawing is `sampler.ViewSampler`'s, which reads the same
-folder without diffusers; here the steps are those of the scheduler, which may be any of diffusers'
+Autoencoder, transformer, flow-matching scheduler, and a lifter for pictures; the text encoder stays outside
+the saved folder, because it comes as a package (see `text`). Drawing is `sampler.ViewSampler`'s, which reads
+the same folder without diffusers; here the steps are those of the scheduler, which may be any of diffusers'
 flow-matching ones.
 """
 
@@ -20,7 +20,8 @@ from torch import Tensor
 
 from pipeline.models import HASHES, verified_model
 from pipeline.multiview.autoencoder import GBufferAutoencoder
-from pipeline.multiview.sampler import ViewSampler, prepared, working_dtype
+from pipeline.multiview.lifter import PictureLifter
+from pipeline.multiview.sampler import LIFTER, ViewSampler, prepared, working_dtype
 from pipeline.multiview.transformer import MultiViewTransformer
 from render.progress import Progress
 
@@ -31,15 +32,20 @@ class MultiViewPipeline(ViewSampler, DiffusionPipeline):
     autoencoder: GBufferAutoencoder
     transformer: MultiViewTransformer
     scheduler: FlowMatchEulerDiscreteScheduler
+    lifter: PictureLifter | None
+    _optional_components = [LIFTER]  # noqa: RUF012 - diffusers adds lists to it
 
     def __init__(
         self,
         autoencoder: GBufferAutoencoder,
         transformer: MultiViewTransformer,
         scheduler: FlowMatchEulerDiscreteScheduler,
+        lifter: PictureLifter | None = None,
     ) -> None:
         DiffusionPipeline.__init__(self)
-        self.register_modules(autoencoder=autoencoder, transformer=transformer, scheduler=scheduler)
+        self.register_modules(
+            autoencoder=autoencoder, transformer=transformer, scheduler=scheduler, lifter=lifter
+        )
         self._text_encoder = None
         self.known = None
 
@@ -87,14 +93,16 @@ def load(
         GBufferAutoencoder.from_pretrained(folder / "autoencoder", dtype=dtype),
         MultiViewTransformer.from_pretrained(folder / "transformer", dtype=dtype),
         FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler"),
+        PictureLifter.from_pretrained(folder / LIFTER, dtype=dtype) if (folder / LIFTER).is_dir() else None,
     )
     return prepared(pipeline, folder, device)
 
 
 def save(pipeline: MultiViewPipeline, folder: Path) -> None:
     """Write the pipeline as fp16 safetensors with its hashes."""
-    for model in (pipeline.autoencoder, pipeline.transformer):
-        model.half()
+    for model in (pipeline.autoencoder, pipeline.transformer, pipeline.lifter):
+        if model is not None:
+            model.half()
     pipeline.save_pretrained(folder)
     for path in sorted(folder.rglob("config.json")):
         config = json.loads(path.read_text(encoding="utf-8"))

@@ -27,16 +27,19 @@ from pipeline.models import verified_model
 from pipeline.multiview.autoencoder_network import DOWNSAMPLING, AutoencoderNetwork
 from pipeline.multiview.codec import decode_gbuffer, encode_gbuffer
 from pipeline.multiview.domain import CONCEPTS, Domain, DomainScore
+from pipeline.multiview.lifter_network import Framing, LifterNetwork
 from pipeline.multiview.schedule import FlowSchedule
 from pipeline.multiview.text import TextEncoder
 from pipeline.multiview.transformer_network import PATCH, TransformerNetwork, ray_features
 from pipeline.prompt import Prompt
-from render.cameras import Cameras
+from render.cameras import Cameras, orbit_cameras
 from render.errors import InputError
 from render.gbuffer import GBuffer, ViewSet
 from render.progress import Progress, silent
 
 REFERENCE_SIZE = 128
+LIFTER = "lifter"
+"""Folder of the lifter in a saved pipeline, which may have none."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +61,32 @@ class Conditioning:
         return Conditioning(every[step % len(every)], self.unconditional)
 
 
+@dataclass(frozen=True)
+class Lifted:
+    """A picture as a view: what `pipeline.multiview.lifter_network` makes of it."""
+
+    latents: Float[Tensor, "1 c h w"]
+    rays: Float[Tensor, "1 n f"]
+    cameras: Cameras
+
+
 class ViewSampler:
     """Draws G-buffers of one object from many cameras. `load` makes one of a saved pipeline."""
 
     autoencoder: AutoencoderNetwork
     transformer: TransformerNetwork
+    lifter: LifterNetwork | None
+    """Without one, a picture steers through the transformer's reference tokens alone."""
 
     def __init__(
-        self, autoencoder: AutoencoderNetwork, transformer: TransformerNetwork, schedule: FlowSchedule
+        self,
+        autoencoder: AutoencoderNetwork,
+        transformer: TransformerNetwork,
+        schedule: FlowSchedule,
+        lifter: LifterNetwork | None = None,
     ) -> None:
         self.autoencoder, self.transformer, self._schedule = autoencoder, transformer, schedule
+        self.lifter = lifter
         self._text_encoder: TextEncoder | None = None
         self.known: Domain | None = None
         """What the model was trained on; `load` sets it."""
@@ -89,6 +108,18 @@ class ViewSampler:
         ]
         first, *others = (self.transformer.context(text[:1], one) for one in references or [None])
         return Conditioning(first, self.transformer.context(text[1:], None), tuple(others))
+
+    @torch.no_grad()
+    def lifted(self, prompt: Prompt, size_px: int) -> Lifted | None:
+        """The view that the prompt's first picture is nearly one of; None without a picture or a lifter."""
+        if self.lifter is None or not prompt.pictures:
+            return None
+        picture = reference_tensor(prompt.pictures[0], size_px).to(self.transformer.device)
+        framing = self.lifter.framing(picture)
+        latents = self.lifter(picture, framing)
+        elevation = torch.rad2deg(Framing.from_tensor(framing).elevation_rad).item()
+        cameras = orbit_cameras([0.0], [elevation], size_px)
+        return Lifted(latents, self.rays(cameras.to(latents.device)), cameras)
 
     def velocity(
         self,
@@ -157,10 +188,17 @@ class ViewSampler:
         noise = torch.randn(shape, generator=generator).to(device)
 
         steps = itertools.count()
+        lifted = self.lifted(prompt, cameras.height) if cameras.height == cameras.width else None
+        if lifted is not None:
+            rays = torch.cat([rays, lifted.rays])
 
         def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
             level = sigma.to(latents).expand(len(cameras))
-            return self.velocity(latents, level, rays, conditioning.turn(next(steps)), guidance_scale)
+            if lifted is not None:
+                latents = torch.cat([latents, lifted.latents])
+                level = torch.cat([level, level.new_zeros(1)])
+            turn = conditioning.turn(next(steps))
+            return self.velocity(latents, level, rays, turn, guidance_scale)[: len(cameras)]
 
         begin, latents = 0, noise
         if start is not None:
@@ -280,6 +318,7 @@ def load(folder: Path | None = None, device: str = "cpu", dtype: torch.dtype | N
         _network(AutoencoderNetwork, directory / "autoencoder", dtype),
         _network(TransformerNetwork, directory / "transformer", dtype),
         schedule,
+        _network(LifterNetwork, directory / LIFTER, dtype) if (directory / LIFTER).is_dir() else None,
     )
     return prepared(sampler, directory, device)
 
@@ -290,6 +329,8 @@ def prepared(sampler: Sampler, folder: Path, device: str) -> Sampler:
         sampler.known = Domain.load(folder)
     sampler.autoencoder.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     sampler.transformer.eval().to(device)
+    if sampler.lifter is not None:
+        sampler.lifter.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return sampler
 
 

@@ -1,4 +1,4 @@
-"""The whole training of the shipped model: autoencoder, latent cache, transformer, packaging.
+"""The whole training of the shipped model: autoencoder, lifter, latent cache, transformer, packaging.
 
     maquette train configs/train/props.yaml --out runs/props [--resume]
 
@@ -17,6 +17,7 @@ import torch
 from pipeline.config import build, read_yaml
 from pipeline.training.latents import CacheConfig
 from pipeline.training.train_autoencoder import AutoencoderTraining
+from pipeline.training.train_lifter import LifterTraining
 from pipeline.training.train_transformer import TransformerTraining
 from render.errors import InputError
 
@@ -29,8 +30,9 @@ class TrainingConfig:
     """Path of the pack without its endings, relative to the working directory."""
     start_from: str | None = None
     """Folder of a trained pipeline that a new run goes on from: its autoencoder is kept, so that latents stay
-    what they are, and its transformer is trained on, with optimisers that begin anew."""
+    what they are, and so is its lifter; its transformer is trained on, with optimisers that begin anew."""
     autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
+    lifter: LifterTraining = field(default_factory=LifterTraining)
     latents: CacheConfig = field(default_factory=CacheConfig)
     transformer: TransformerTraining = field(default_factory=TransformerTraining)
 
@@ -45,6 +47,7 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
         procedural_items,
     )
     from pipeline.training.train_autoencoder import train_autoencoder
+    from pipeline.training.train_lifter import train_lifter
     from pipeline.training.train_transformer import train_transformer
 
     config = build(TrainingConfig, read_yaml(config_path))
@@ -56,9 +59,13 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
     if start is not None and not (out / "autoencoder").is_dir():
         if not (start / "transformer").is_dir() or not (start / "autoencoder").is_dir():
             raise InputError(f"start_from: {start} is not a pipeline with an autoencoder and a transformer.")
-        shutil.copytree(start / "autoencoder", out / "autoencoder")
+        for part in ("autoencoder", "lifter"):
+            if (start / part).is_dir():
+                shutil.copytree(start / part, out / part)
     if not (out / "autoencoder").is_dir():
         train_autoencoder(data, out, config.autoencoder, where)
+    if not (out / "lifter").is_dir():
+        train_lifter(data, out, config.lifter, where)
     cache = out / "latents"
     # Generators: nothing of a shard is made before it is asked for.
     shards = {
@@ -84,6 +91,7 @@ def package(data: Path, run_folder: Path, folder: Path, latents: CacheConfig) ->
 
     from pipeline.multiview.autoencoder import GBufferAutoencoder
     from pipeline.multiview.domain import Domain
+    from pipeline.multiview.lifter import PictureLifter
     from pipeline.multiview.pipeline import MultiViewPipeline, save
     from pipeline.multiview.text import TextEncoder
     from pipeline.multiview.transformer import MultiViewTransformer
@@ -100,6 +108,7 @@ def package(data: Path, run_folder: Path, folder: Path, latents: CacheConfig) ->
         GBufferAutoencoder.from_pretrained(run_folder / "autoencoder"),
         MultiViewTransformer.from_pretrained(run_folder / "transformer"),
         FlowMatchEulerDiscreteScheduler(shift=SAMPLING_SHIFT),
+        PictureLifter.from_pretrained(run_folder / "lifter"),
     )
     save(pipeline, partial)
     for file in partial.rglob("*"):

@@ -103,6 +103,7 @@ def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
     recipe.write_text(
         f"data: {tmp_path / 'props'}\n"
         "autoencoder: {minutes: 0.05, crop: 32}\n"
+        "lifter: {minutes: 0.05, batch: 4}\n"
         "latents: {procedural: 3, compositions: 2, assemblies: 2}\n"
         "transformer: {minutes: 0.1, width: 32, depth: 2, heads: 2, views_per_batch: 8}\n"
     )
@@ -111,6 +112,7 @@ def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
     items = (out / "latents" / "train-assemblies-items.jsonl").read_text().splitlines()
     assert len(items) == 2
     assert load(out / "pipeline").transformer.patch_out.in_features == 32
+    assert load(out / "pipeline").lifter is not None
     with pytest.raises(InputError, match="--resume"):
         run(recipe, out=out, device="cpu")
     before = int(load_file(out / "transformer-falling.safetensors")["steps"])

@@ -1,0 +1,92 @@
+"""The lifter: framing is exact, a picture comes to lie over its view, and the sampler uses what is lifted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from pipeline.multiview.lifter import PictureLifter
+from pipeline.multiview.lifter_network import Framing, laid_over
+from pipeline.prompt import Prompt
+from pipeline.training.procedural.maker import Maker
+from pipeline.training.procedural.nature import mushroom
+from pipeline.training.props import Prop
+from pipeline.training.train_lifter import LifterTraining, examples, joined, lifting_loss
+from render.cameras import Cameras, orbit_cameras, orbit_pose
+from tests.pipeline.multiview.test_pipeline import CAMERAS, tiny_pipeline
+
+
+def mushroom_prop(seed: int) -> Prop:
+    maker = Maker(np.random.default_rng(seed))
+    mushroom(maker)
+    return maker.prop(["a mushroom"], "nature")
+
+
+def test_framing_of_a_camera_and_back() -> None:
+    c2w = orbit_pose(torch.tensor([30.0]), torch.tensor([20.0]), 5.0)
+    # At a distance of 5 a focal length of 320 pixels shows the unit ball as the orthographic view does: 64.
+    camera = Cameras(c2w, torch.tensor([[320.0, 320.0, 80.0, 48.0]]), 128, 128, "perspective")
+    framing = Framing.of(camera)
+    assert framing.elevation_rad.item() == pytest.approx(np.deg2rad(20), abs=1e-5)
+    assert framing.log2_magnification.item() == pytest.approx(0, abs=1e-5)
+    assert framing.center[0].tolist() == pytest.approx([0.25, -0.25])
+    again = Framing.from_tensor(framing.to_tensor())
+    assert torch.equal(again.center, framing.center)
+    # What is far off is kept within what pictures are like.
+    assert Framing.from_tensor(torch.full((1, 4), 9.0)).log2_magnification.item() == 2
+
+
+def test_a_picture_laid_over_its_view_covers_the_same_pixels() -> None:
+    found = joined([examples(mushroom_prop(i), 2, 64, np.random.default_rng(i)) for i in range(4)])
+    moved = laid_over(found.picture, Framing.from_tensor(found.framing))[:, 3] > 0.5
+    there, straight = found.image[:, 3] > 0, found.picture[:, 3] > 0.5
+
+    def iou(a: torch.Tensor) -> float:
+        return float((a & there).sum() / (a | there).sum())
+
+    # Perspective is the rest.
+    assert iou(moved) > 0.8
+    assert iou(moved) > iou(straight) + 0.05
+
+
+def test_loss_leaves_unknown_materials_out() -> None:
+    torch.manual_seed(0)
+    lifter = PictureLifter(width=32, heads=2, depth=1)
+    batch = examples(mushroom_prop(0), 2, 64, np.random.default_rng(0))
+    batch.known[:] = 0
+    latents = torch.zeros(2, 16, 8, 8)
+    with torch.no_grad():
+        error, framing = lifting_loss(lifter, batch, latents, LifterTraining())
+        latents[:, -2:] = 100.0
+        again, _ = lifting_loss(lifter, batch, latents, LifterTraining())
+    assert error == again
+    assert framing > 0
+
+
+def test_the_sampler_draws_beside_the_lifted_view() -> None:
+    pipeline = tiny_pipeline()
+    prompt = Prompt("", Image.new("RGBA", (64, 64), (200, 30, 30, 255)))
+
+    def draw() -> torch.Tensor:
+        views = pipeline(prompt, CAMERAS, num_inference_steps=2, generator=torch.Generator().manual_seed(0))
+        assert len(views) == len(CAMERAS)
+        return views.gbuffer.depth  # type: ignore[return-value]
+
+    plain = draw()
+    torch.manual_seed(0)
+    pipeline.register_modules(lifter=PictureLifter(width=32, heads=2, depth=1).eval())
+    lifted = pipeline.lifted(prompt, 64)
+    assert lifted is not None
+    assert lifted.latents.shape == (1, 16, 8, 8)
+    # The rays are those of a view from the front at the estimated height.
+    color = torch.tensor([200 / 255, 30 / 255, 30 / 255, 1.0]).view(1, 4, 1, 1).expand(1, 4, 64, 64)
+    assert pipeline.lifter is not None
+    with torch.no_grad():
+        framing = Framing.from_tensor(pipeline.lifter.framing(color))
+    elevation = torch.rad2deg(framing.elevation_rad).item()
+    assert torch.allclose(lifted.rays, pipeline.rays(orbit_cameras([0.0], [elevation], 64)), atol=1e-3)
+    assert not torch.equal(draw(), plain)
+    assert torch.equal(draw(), draw())
+    assert pipeline.lifted(Prompt("a barrel"), 64) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import sys
 from dataclasses import dataclass, field
 
@@ -39,6 +40,29 @@ class Models:
                 torch.cuda.empty_cache()
 
 
+MODULES = (
+    "worker.generation_stages",
+    "worker.retexturing_stages",
+    "worker.rework_stages",
+    "pipeline.asset_pictures",
+    "pipeline.multiview.codec",
+    "pipeline.multiview.domain",
+    "pipeline.multiview.sampler",
+    "pipeline.multiview.text",
+    "recon.export.glb",
+    "recon.inspect",
+    "recon.simplify",
+    "recon.uv",
+    "open3d",
+    "tokenizers",
+    "xatlas",
+)
+"""Ours that stages import when they are run, and the large ones that those import in turn."""
+
+
 def load_modules() -> None:
     """Imports what stages will need. In a worker's parent process, so that every child has it at once and the
-    memory is shared; no model is loaded and no GPU is touched, which a fork would not survive."""
+    memory is shared; no model is loaded, no thread started and no GPU touched, which a fork would not survive.
+    Loading a library holds Python's lock: a stage's heart would not beat meanwhile."""
+    for name in MODULES:
+        importlib.import_module(name)

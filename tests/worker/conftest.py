@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.worker.servers import Postgres
+from tests.worker.servers import Postgres, disk_of
 from tests.worker.stack import QUICK, Stack, stack_at
 from worker.database import Database
 from worker.jobs import Jobs
@@ -24,11 +24,16 @@ def postgres() -> Iterator[Postgres]:
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
-def settings(request: pytest.FixtureRequest, tmp_path: Path) -> Settings:
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Of an empty database: SQLite in the data folder, or Postgres."""
+    return request.getfixturevalue("postgres").new_database() if request.param == "postgres" else ""
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
     """Of an empty service."""
-    url = request.getfixturevalue("postgres").new_database() if request.param == "postgres" else ""
     given = {**QUICK, "data": tmp_path / "data", "kinds": ("tests.worker.probe:PROBE",), "device": "cpu"}
-    return load_settings(**given, database_url=url)
+    return load_settings(**given, database_url=database_url)
 
 
 @pytest.fixture
@@ -41,7 +46,14 @@ def jobs(settings: Settings) -> Iterator[Jobs]:
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[Stack]:
-    """A service on SQLite and the embedded broker; start what you need."""
-    with stack_at(tmp_path / "data") as made:
+def stack(database_url: str, tmp_path: Path) -> Iterator[Stack]:
+    """A service with the embedded broker; start what you need."""
+    with stack_at(tmp_path / "data", database_url=database_url) as made:
         yield made
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 4 MB."""
+    with disk_of(4, tmp_path / "disk") as folder:
+        yield folder

@@ -7,6 +7,7 @@ import os
 import pwd
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -46,6 +47,31 @@ def listening(port: int, process: subprocess.Popen[bytes] | None = None, timeout
     raise AssertionError(f"nobody listens on {port}")
 
 
+@contextlib.contextmanager
+def disk_of(megabytes: int, folder: Path) -> Iterator[Path]:
+    """A disk of this size, at a folder that is made; the test is skipped where that is not allowed."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
+    try:
+        if os.getuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
+            pytest.skip("this user may not mount a small disk")
+        try:
+            yield folder
+        finally:
+            subprocess.run(["umount", "-l", str(folder)], check=True)
+    finally:
+        folder.rmdir()
+
+
+def fill(disk: Path) -> Path:
+    """A file that takes all that is left; delete it to make room."""
+    filler = disk / "filler"
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(b"x" * 4096) == 4096:
+            pass
+    return filler
+
+
 @dataclass
 class Postgres:
     """A Postgres server that can be killed and started again."""
@@ -57,11 +83,12 @@ class Postgres:
 
     @staticmethod
     @contextlib.contextmanager
-    def started() -> Iterator[Postgres]:
+    def started(disk: Path | None = None) -> Iterator[Postgres]:
+        """A server whose data lie on a disk, or in the system's temporary folder."""
         initdb = program("initdb")
         user = "postgres" if os.getuid() == 0 else pwd.getpwuid(os.getuid()).pw_name
         # Not in pytest's folder, which is root's alone: Postgres refuses to run as root.
-        folder = Path(tempfile.mkdtemp(prefix="maquette-postgres-"))
+        folder = Path(tempfile.mkdtemp(prefix="maquette-postgres-", dir=disk))
         server = Postgres(folder, free_port(), user)
         if os.getuid() == 0:
             shutil.chown(folder, user)
@@ -90,10 +117,22 @@ class Postgres:
 
     def stop(self) -> None:
         """An immediate shutdown: what is not committed is gone, and connections break."""
-        pid = int((self.folder / "postmaster.pid").read_text().split()[0])
-        os.kill(pid, 3)  # SIGQUIT
-        if self.process is not None:
+        if self.process is not None and self.process.poll() is None:
+            pid = int((self.folder / "postmaster.pid").read_text().split()[0])
+            os.kill(pid, signal.SIGQUIT)
             self.process.wait(30)
+
+    def use_up_log(self) -> None:
+        """Asks for a new file of the write-ahead log; a server whose disk is full does not survive that."""
+        import psycopg
+
+        with (
+            contextlib.suppress(psycopg.OperationalError, psycopg.errors.InternalError_),
+            psycopg.connect(self._dsn("postgres"), autocommit=True) as connection,
+        ):
+            for _ in range(8):  # some files are kept for later
+                connection.execute("SELECT pg_switch_wal()")
+                connection.execute("SELECT pg_logical_emit_message(false, 'test', 'one more')")
 
     def new_database(self) -> str:
         """URL of a fresh database."""
@@ -110,13 +149,14 @@ class Postgres:
     def _ready(self) -> None:
         import psycopg
 
-        until = time.monotonic() + 30
+        until = time.monotonic() + 180  # after a kill it syncs every file of all databases
         while True:
             try:
                 psycopg.connect(self._dsn("postgres")).close()
                 return
             except psycopg.OperationalError:
-                assert time.monotonic() < until
+                if time.monotonic() > until:
+                    raise
                 time.sleep(0.05)
 
     def _as_user(self, command: Sequence[str]) -> list[str]:

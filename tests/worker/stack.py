@@ -188,6 +188,19 @@ def wait_for(look: Callable[[], Any], timeout_s: float, what: str) -> Any:
         time.sleep(0.02)
 
 
+def wrong_clock(data: Path, hours: int) -> Path:
+    """A folder for PYTHONPATH that sets a process's clock wrong."""
+    folder = data / f"clock{hours:+d}"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(
+        "import time\n"
+        f"real, off = time.time, {3600 * hours}\n"
+        "time.time = lambda: real() + off\n"
+        "time.time_ns = lambda: int((real() + off) * 1e9)\n"
+    )
+    return folder
+
+
 @contextlib.contextmanager
 def stack_at(data: Path, **changes: Any) -> Iterator[Stack]:
     """A service in a folder; its processes are gone afterwards."""

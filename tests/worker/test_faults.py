@@ -1,8 +1,9 @@
-"""The service survives: real processes, real kill -9 and SIGSTOP, on SQLite and the embedded broker.
+"""The service survives: real processes, real kill -9 and SIGSTOP, on SQLite and Postgres, embedded broker.
 
 After every fault each stage was committed exactly once, nothing is left running, the files are what they
 should be, and a sweep leaves no temporary file (`Stack.check`). The faults are numbered as in
-docs/service.md. Those of the front door (hostile files, requests, webhooks) are in tests/worker/api.
+docs/service.md. Other brokers, and what only Postgres can suffer, are in test_servers.py; faults of the front
+door (hostile files, requests, webhooks) in tests/worker/api.
 """
 
 from __future__ import annotations
@@ -11,11 +12,9 @@ import os
 import shutil
 import signal
 import sqlite3
-import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,8 +22,8 @@ from sqlalchemy import select
 
 from tests.worker.memory_limit import memory_limit
 from tests.worker.probe import STEPS
-from tests.worker.servers import free_port
-from tests.worker.stack import ROOT, Stack, stack_at, wait_for
+from tests.worker.servers import fill, free_port, listening
+from tests.worker.stack import ROOT, Stack, stack_at, wait_for, wrong_clock
 from worker.schema import stage
 from worker.tasks import Bell
 
@@ -139,7 +138,9 @@ def test_04_sigterm_in_a_long_stage_and_it_goes_on_from_its_checkpoint(stack: St
 
 
 @pytest.mark.slow
-def test_04_a_real_fit_goes_on_inside_its_stage_after_sigterm_and_after_kill_9(tmp_path: Path):
+def test_04_a_real_fit_goes_on_inside_its_stage_after_sigterm_and_after_kill_9(
+    database_url: str, tmp_path: Path
+):
     from worker.jobs import Submission
 
     steps = 60
@@ -150,7 +151,7 @@ def test_04_a_real_fit_goes_on_inside_its_stage_after_sigterm_and_after_kill_9(t
 
     # The heart cannot beat while torch is imported, which takes longer than a short lease on a busy machine.
     patient = {"lease_s": 30.0, "renew_s": 1.0, "stop_grace_s": 20.0}
-    with stack_at(tmp_path / "data", save_every_s=0.2, **patient) as stack:
+    with stack_at(tmp_path / "data", database_url=database_url, save_every_s=0.2, **patient) as stack:
         stack.workers(["gpu"])
         job_id = submit("stopped", 0.1)
         stack.running(job_id, progress=0.3)
@@ -185,28 +186,30 @@ def test_05_the_broker_is_gone_with_its_data(stack: Stack):
 
 
 @pytest.mark.parametrize("locked_s", [4.0, pytest.param(40.0, marks=pytest.mark.slow)])
-def test_06_the_database_is_locked(stack: Stack, locked_s: float):
-    stack.workers()
-    job_id = stack.submit(step_s=0.1)
-    stack.running(job_id, progress=0.2)
-    blocker = sqlite3.connect(stack.settings.data / "maquette.db", isolation_level=None)
-    blocker.execute("BEGIN EXCLUSIVE")
-    time.sleep(locked_s)
-    blocker.execute("ROLLBACK")
-    blocker.close()
-    stack.ended(job_id)
-    stack.check(job_id)
-    stack.check_no_leftovers()
+def test_06_the_database_is_locked(tmp_path: Path, locked_s: float):
+    """SQLite's; Postgres goes away in test_servers.py."""
+    with stack_at(tmp_path / "data") as stack:
+        stack.workers()
+        job_id = stack.submit(step_s=0.1)
+        stack.running(job_id, progress=0.2)
+        blocker = sqlite3.connect(stack.settings.data / "maquette.db", isolation_level=None)
+        blocker.execute("BEGIN EXCLUSIVE")
+        time.sleep(locked_s)
+        blocker.execute("ROLLBACK")
+        blocker.close()
+        stack.ended(job_id)
+        stack.check(job_id)
+        stack.check_no_leftovers()
 
 
 @pytest.mark.slow
 def test_07_the_whole_stack_is_killed_and_one_command_resumes_it(stack: Stack):
     def serve() -> None:
-        arguments = ["serve", "--data", str(stack.settings.data), "--port", str(free_port())]
-        stack.start("serve", "worker.cli", *arguments)
+        port = free_port()
+        arguments = ["serve", "--data", str(stack.settings.data), "--port", str(port)]
+        listening(port, stack.start("serve", "worker.cli", *arguments))
 
     serve()
-    wait_for(lambda: (stack.settings.data / "maquette.db").exists(), 60, "the service is up")
     ids = [stack.submit(step_s=0.1, seed=i) for i in range(3)]
     stack.running(ids[0], progress=0.3)
     found = {stack.processes["serve"].pid}
@@ -233,21 +236,10 @@ def test_07_the_whole_stack_is_killed_and_one_command_resumes_it(stack: Stack):
     stack.check_no_leftovers()
 
 
-@pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 4 MB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
-    if os.getuid() != 0 or subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip("this user may not mount a small disk")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
-
-
 @pytest.mark.slow
-def test_08_the_disk_of_artefacts_is_full(tmp_path: Path, small_disk: Path):
-    with stack_at(tmp_path / "data", store_url=str(small_disk / "store")) as stack:
+def test_08_the_disk_of_artefacts_is_full(database_url: str, tmp_path: Path, small_disk: Path):
+    store = str(small_disk / "store")
+    with stack_at(tmp_path / "data", database_url=database_url, store_url=store) as stack:
         stack.workers()
         filler = small_disk / "filler"
         filler.write_bytes(b"x" * 3_900_000)
@@ -267,11 +259,11 @@ def test_08_the_disk_of_artefacts_is_full(tmp_path: Path, small_disk: Path):
 
 
 @pytest.mark.slow
-def test_08_the_disk_of_checkpoints_is_full(tmp_path: Path, small_disk: Path):
+def test_08_the_disk_of_checkpoints_is_full(database_url: str, tmp_path: Path, small_disk: Path):
     (tmp_path / "data").mkdir()
     (small_disk / "scratch").mkdir()
     (tmp_path / "data" / "scratch").symlink_to(small_disk / "scratch")
-    with stack_at(tmp_path / "data") as stack:
+    with stack_at(tmp_path / "data", database_url=database_url) as stack:
         stack.workers()
         filler = small_disk / "filler"
         filler.write_bytes(b"x" * 3_900_000)
@@ -286,18 +278,13 @@ def test_08_the_disk_of_checkpoints_is_full(tmp_path: Path, small_disk: Path):
 
 @pytest.mark.slow
 def test_08_the_disk_of_the_database_is_full(small_disk: Path, tmp_path: Path):
+    """SQLite's; that of Postgres is in test_servers.py."""
     url = f"sqlite:///{small_disk / 'maquette.db'}"
     with stack_at(tmp_path / "data", database_url=url) as stack:
         stack.workers()
         job_id = stack.submit(step_s=0.1)
         stack.running(job_id, progress=0.3)
-        filler = small_disk / "filler"
-        with filler.open("wb", buffering=0) as file:
-            try:
-                while True:
-                    file.write(b"x" * 4096)
-            except OSError:
-                pass
+        filler = fill(small_disk)
         time.sleep(4)
         filler.unlink()
         stack.ended(job_id)
@@ -362,16 +349,9 @@ def test_10_gpu_out_of_memory_gets_one_smaller_retry(stack: Stack):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("hours", [-1, 1])
-def test_13_a_worker_whose_clock_is_an_hour_off(stack: Stack, hours: int, tmp_path: Path):
-    (tmp_path / "skew").mkdir()
-    (tmp_path / "skew" / "sitecustomize.py").write_text(
-        "import time\n"
-        f"real, off = time.time, {3600 * hours}\n"
-        "time.time = lambda: real() + off\n"
-        "time.time_ns = lambda: int((real() + off) * 1e9)\n"
-    )
+def test_13_a_worker_whose_clock_is_an_hour_off(stack: Stack, hours: int):
     stack.workers([])
-    stack.start("gpu", "worker.tasks", "gpu", PYTHONPATH=str(tmp_path / "skew"))
+    stack.start("gpu", "worker.tasks", "gpu", PYTHONPATH=str(wrong_clock(stack.settings.data, hours)))
     stack.start("cpu", "worker.tasks", "cpu")
     ids = [stack.submit(step_s=0.3, seed=i) for i in range(2)]
     for job_id in ids:
@@ -404,8 +384,10 @@ def test_14_cancel_frees_the_device_even_from_a_stage_that_hangs(stack: Stack):
 
 
 @pytest.mark.slow
-def test_14_a_stage_that_makes_no_progress_is_stuck_although_its_heart_beats(tmp_path: Path):
-    with stack_at(tmp_path / "data", progress_deadline_s=6.0) as stack:
+def test_14_a_stage_that_makes_no_progress_is_stuck_although_its_heart_beats(
+    database_url: str, tmp_path: Path
+):
+    with stack_at(tmp_path / "data", database_url=database_url, progress_deadline_s=6.0) as stack:
         stack.workers(["gpu"])
         job_id = stack.submit(queues=["gpu"], fault="hang", step_s=0.05)
         assert stack.ended(job_id).state == "succeeded"

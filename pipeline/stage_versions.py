@@ -9,9 +9,9 @@ StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "p
 VERSIONS: dict[StageName, int] = {
     "views": 9,
     "field": 3,
-    "surface": 5,
+    "surface": 6,
     "mesh": 3,
-    "texture": 5,
+    "texture": 6,
     "export": 4,
     "preview": 1,
 }

@@ -287,6 +287,7 @@ def surface(
 ) -> None:
     """Writes `mesh.safetensors`: the dense surface."""
     from pipeline.posed_views import sized
+    from recon.crisp import crisp
     from recon.fields import load_field
     from recon.fields.sdf import SdfField
     from recon.surface import extract_surface
@@ -315,6 +316,9 @@ def surface(
             dense = surface_of_pictures(views, small, config, progress=progress)
         else:
             dense = extract_surface(field, views, config, progress=progress)
+        if not (views_dir / POSED_FILE).is_file():
+            progress(1.0, "flattening")
+            dense = crisp(dense, ViewSet.load(views_dir / DRAWN_FILE), config.crisp)
         save_mesh(dense, out / MESH_FILE)
 
 
@@ -375,13 +379,15 @@ def texture(
     with torch.no_grad():
         mesh = load_mesh(mesh_dir / MESH_FILE)
         share = 1.0 if surface_dir is None else 0.6
+        posed = (views_dir / POSED_FILE).is_file()
         material = bake(
             mesh,
             views,
             field,
             config,
-            # Drawn views do not agree to the pixel.
-            rounds=config.rounds if (views_dir / POSED_FILE).is_file() else 0,
+            # Drawn views do not agree to the pixel, and their colours are flat where they are not stained.
+            rounds=config.rounds if posed else 0,
+            flatten=0.0 if posed else config.flatten,
             progress=part_of(progress, 0, share),
         )
         material = replace(material, emissive_srgb=emission(mesh, views, config))

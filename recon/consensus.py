@@ -27,6 +27,7 @@ from typing import no_type_check
 import numba
 import numpy as np
 import torch
+from jaxtyping import Float
 from numpy.typing import NDArray
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 
@@ -92,15 +93,10 @@ def harmonise(views: ViewSet, config: ConsensusConfig) -> ViewSet:
     disagreement = disagreement_px(maps)
     if disagreement < config.tolerance_px:
         return views
-    shape = consensus(maps, disagreement * _pixel(maps), config)
+    shape = consensus(maps, disagreement * maps.footprint, config)
     if shape is None:
         return views
     return _seen_by(shape, views)
-
-
-def _pixel(maps: DepthMaps) -> float:
-    """Size of a pixel in world units at the object."""
-    return maps.pixel * (float(np.median(maps.depth[maps.depth > 0])) if maps.perspective else 1.0)
 
 
 def disagreement_px(maps: DepthMaps) -> float:
@@ -111,9 +107,9 @@ def disagreement_px(maps: DepthMaps) -> float:
     errors. Views of a mesh give 0.0 to 0.4, with silhouettes that wobble by 1 pixel and depths by
     0.01 (`bench.surface`) 0.9 to 1.1, by 2 pixels and 0.02 1.7 to 2.0.
     """
-    pixel = _pixel(maps)
+    pixel = maps.footprint
     total, count = 0.0, 0
-    filled, outside = _prepared(maps)
+    prepared = _prepared(maps)
     for c in range(len(maps.depth)):
         rows, columns = np.nonzero(maps.depth[c] > 0)
         keep = (rows + columns) % 2 == 0
@@ -127,12 +123,24 @@ def disagreement_px(maps: DepthMaps) -> float:
         cosine = normals @ maps.w2c[:, 2, :3].T
         facing = (cosine > 0.3) & (cosine[:, c] > 0.3)[:, None]
         facing[:, c] = False
-        votes = np.zeros((len(points), len(maps.depth)), np.float32)
-        _vote_at(points, maps.w2c, maps.intrinsics, maps.perspective, filled, outside, votes)
+        votes = outside_of(points, maps, prepared)
         excess = np.clip((votes * cosine)[facing] / pixel, 0.0, 8.0)
         total += float((excess.astype(np.float64) ** 2).sum())
         count += excess.size
     return float(np.sqrt(total / max(count, 1)))
+
+
+def outside_of(
+    points: Float[np.ndarray, "n 3"],
+    maps: DepthMaps,
+    prepared: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
+) -> Float[np.ndarray, "n C"]:
+    """How far every point is outside of what each view shows: beside its outline or ahead of its surface, in
+    world units; negative inside."""
+    filled, outside = prepared or _prepared(maps)
+    votes = np.zeros((len(points), len(maps.depth)), np.float32)
+    _vote_at(points.astype(np.float64), maps.w2c, maps.intrinsics, maps.perspective, filled, outside, votes)
+    return votes
 
 
 def consensus(maps: DepthMaps, disagreement: float, config: ConsensusConfig) -> Mesh | None:
@@ -168,7 +176,7 @@ def _at_fair_level(
     values: NDArray[np.float32], spacing: float, cut: float, maps: DepthMaps, config: ConsensusConfig
 ) -> Mesh | None:
     """The level set, within half the cut-off, that covers as many pixels as the views do."""
-    cameras = _cameras(maps)
+    cameras = cameras_of(maps)
     wanted = int((maps.depth > 0).sum())
     low, high = -0.5 * cut, 0.5 * cut
     best: Mesh | None = None
@@ -197,7 +205,8 @@ def _level_set(values: NDArray[np.float32], spacing: float, config: ConsensusCon
     return Mesh(vertices, faces, vertex_normals(vertices, faces)) if len(faces) else None
 
 
-def _cameras(maps: DepthMaps) -> Cameras:
+def cameras_of(maps: DepthMaps) -> Cameras:
+    """The cameras that saw them."""
     height, width = maps.depth.shape[1:]
     return Cameras(
         torch.linalg.inv(torch.from_numpy(maps.w2c)),

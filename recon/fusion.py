@@ -48,6 +48,11 @@ class DepthMaps:
         """Size of a pixel in world units (at depth 1 for perspective cameras)."""
         return float(1.0 / self.intrinsics[:, 0].min())
 
+    @property
+    def footprint(self) -> float:
+        """Size of a pixel in world units at the object."""
+        return self.pixel * (float(np.median(self.depth[self.depth > 0])) if self.perspective else 1.0)
+
 
 def depth_maps(cameras: Cameras, gbuffer: GBuffer) -> DepthMaps:
     """Arrays for `fuse`. Missing normals are derived from the depth."""
@@ -256,7 +261,7 @@ def fuse(
     """
     low, high = object_bounds(maps)
     size = np.maximum(high - low, 1e-3)
-    pixel = maps.pixel * (float(np.median(maps.depth[maps.depth > 0])) if maps.perspective else 1.0)
+    pixel = maps.footprint
     voxel = max(float(np.cbrt(size.prod() / max_voxels)), 0.4 * pixel)
     origin = (low - 2.5 * voxel).astype(np.float32)
     shape = np.ceil((high + 2.5 * voxel - origin) / voxel).astype(int) + 1

@@ -21,7 +21,7 @@ depths agree within a part of a pixel, as measured ones do.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -29,6 +29,8 @@ import torch
 from jaxtyping import Float, Int
 
 from recon.cleanup import clean
+from recon.consensus import outside_of
+from recon.crisp import CrispConfig
 from recon.field import Renderable
 from recon.fusion import (
     DepthMaps,
@@ -40,7 +42,7 @@ from recon.fusion import (
 )
 from recon.quiet import without_lines
 from recon.relax import relax
-from recon.topology import is_closed_manifold, vertex_normals
+from recon.topology import face_components, is_closed_manifold, used_only, vertex_normals
 from render.errors import InputError
 from render.gbuffer import GBuffer, ViewSet
 from render.progress import Progress, silent
@@ -51,6 +53,11 @@ Method = Literal["tsdf", "poisson"]
 _AGREE_PX = 0.25
 """Noise of depths up to which views count as measured. Views of four sample assets have 0.003 at most,
 and 0.5 once every view is shifted by a pixel (standard deviation)."""
+
+
+_GHOST_PX = 3.0
+_GHOST_SHARE = 0.2
+"""A part is a ghost when this share of all views looks through its median point, by so many pixels."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +83,8 @@ class SurfaceConfig:
     there is little noise, and each round costs a little of the edges."""
     min_component: float = 0.002
     """Parts of less than this fraction of the largest part's area are floaters."""
+    crisp: CrispConfig = field(default_factory=CrispConfig)
+    """Of drawn views alone: how the surface is made flat and sharp after that."""
 
     def __post_init__(self) -> None:
         ranges = {
@@ -116,6 +125,7 @@ def extract_surface(
             vertices, faces, unit = _from_volume(maps, config)
         case "poisson":
             vertices, faces, unit = _poisson(maps, config)
+            vertices, faces = without_ghosts(vertices, faces, maps)
     progress(0.7, "smoothing")
     vertices, faces = clean(vertices, faces, min_component=config.min_component)
     if len(faces) == 0:
@@ -183,6 +193,24 @@ def _poisson(
             cloud, depth=depth, scale=1.15, linear_fit=False, n_threads=1
         )
     return np.asarray(mesh.vertices, np.float32), np.asarray(mesh.triangles, np.int32), unit
+
+
+def without_ghosts(
+    vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], maps: DepthMaps
+) -> tuple[Float[np.ndarray, "W 3"], Int[np.ndarray, "G 3"]]:
+    """The mesh without parts that the views look through; unchanged if that is all of it.
+
+    Where normals point away from each other without a wall between, Poisson closes the space beyond with a
+    sheet that nobody saw: half of a table's area, once, on the floor under it.
+    """
+    count, label = face_components(faces)
+    keep = np.ones(count, bool)
+    for part in range(count if count > 1 else 0):
+        of_part = np.unique(faces[label == part])
+        some = of_part[:: max(1, len(of_part) // 400)]
+        through = (outside_of(vertices[some], maps) > _GHOST_PX * maps.footprint).mean(1)
+        keep[part] = np.median(through) < _GHOST_SHARE
+    return (vertices, faces) if keep.all() or not keep.any() else used_only(vertices, faces, keep[label])
 
 
 def depth_noise_px(maps: DepthMaps, others: int = 4) -> float:

@@ -11,7 +11,14 @@ import trimesh
 
 from recon.fusion import depth_maps
 from recon.inspect import inspect
-from recon.surface import Method, SurfaceConfig, averaged, depth_noise_px, extract_surface
+from recon.surface import (
+    Method,
+    SurfaceConfig,
+    averaged,
+    depth_noise_px,
+    extract_surface,
+    without_ghosts,
+)
 from render.errors import InputError
 from render.gbuffer import GBuffer, ViewSet
 from render.scene import Mesh
@@ -119,3 +126,20 @@ def test_averaging_keeps_the_two_sides_of_a_plate_apart() -> None:
 def test_a_setting_out_of_range_is_named(name: str, value: object) -> None:
     with pytest.raises(InputError, match=name):
         SurfaceConfig(**{name: value})
+
+
+def test_a_sheet_that_the_views_look_through_goes() -> None:
+    table = trimesh.creation.box((1.0, 0.1, 1.0)).apply_translation((0, 0.4, 0))
+    balls_beside = balls()
+    views = views_of(MeshField(trimesh.util.concatenate([table, balls_beside])))
+    maps = depth_maps(views.cameras, views.gbuffer)
+    floor = trimesh.creation.box((1.6, 0.02, 1.6)).apply_translation((0, -0.5, 0))
+    with_floor = trimesh.util.concatenate([table, floor, balls_beside])
+    vertices, faces = without_ghosts(
+        np.asarray(with_floor.vertices, np.float32), np.asarray(with_floor.faces, np.int32), maps
+    )
+    assert len(faces) == len(table.faces) + len(balls_beside.faces)
+    assert vertices[:, 1].min() > -0.45
+    # A mesh that all views look through is better than none.
+    alone = np.asarray(floor.vertices, np.float32), np.asarray(floor.faces, np.int32)
+    assert without_ghosts(*alone, maps)[1] is alone[1]

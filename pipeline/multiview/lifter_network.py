@@ -72,27 +72,43 @@ def laid_over(picture: Float[Tensor, "b c s s"], framing: Framing) -> Float[Tens
     return F.grid_sample(picture, grid, align_corners=False)
 
 
+class FramingNet(nn.Module):
+    """A picture to `Framing.to_tensor`: convolutions, then attention over an eighth of the sides."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            nn.PixelUnshuffle(4),
+            nn.Conv2d(64, width // 2, 3, padding=1),
+            ResidualBlock(width // 2),
+            nn.Conv2d(width // 2, width, 3, stride=2, padding=1),
+            ResidualBlock(width),
+            nn.Conv2d(width, width, 3, stride=2, padding=1),
+        )
+        self.position = nn.Parameter(torch.zeros(1, width, 8, 8))
+        nn.init.normal_(self.position, std=0.02)
+        self.blocks = nn.ModuleList(ContextBlock(width, heads) for _ in range(2))
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4))
+
+    def forward(self, picture: Float[Tensor, "b 4 s s"]) -> Float[Tensor, "b 4"]:
+        """The estimate, in the precision of the weights."""
+        x = self.stem(picture)
+        position: Tensor = self.position
+        if x.shape[-2:] != position.shape[-2:]:
+            position = F.interpolate(position.float(), x.shape[-2:], mode="bilinear").to(x)
+        x = (x + position).flatten(2).transpose(1, 2)
+        for block in self.blocks:
+            x = block(x)
+        found: Tensor = self.out(x.mean(1))
+        return found
+
+
 class LifterNetwork(nn.Module):
     """See the module's text. Pictures are square RGBA, premultiplied, in [0, 1], sides multiples of 32."""
 
     def __init__(self, latent_channels: int = 16, width: int = 192, heads: int = 4, depth: int = 3) -> None:
         super().__init__()
-        self.framing_net = nn.Sequential(
-            nn.PixelUnshuffle(4),
-            nn.Conv2d(64, 64, 3, padding=1),
-            nn.SiLU(),
-            nn.Conv2d(64, 96, 3, stride=2, padding=1),
-            ResidualBlock(96),
-            nn.SiLU(),
-            nn.Conv2d(96, 128, 3, stride=2, padding=1),
-            ResidualBlock(128),
-            nn.SiLU(),
-            nn.AdaptiveAvgPool2d(4),
-            nn.Flatten(),
-            nn.Linear(128 * 16, 128),
-            nn.SiLU(),
-            nn.Linear(128, 4),
-        )
+        self.framing_net = FramingNet(width, heads)
         quarter = width // 2
         self.stem = nn.Sequential(
             nn.PixelUnshuffle(4),

@@ -1,4 +1,4 @@
-"""The whole training of the shipped model: autoencoder, lifter, latent cache, transformer, packaging.
+"""The whole training of the shipped model: autoencoder, latent cache, lifter, transformer, packaging.
 
     maquette train configs/train/props.yaml --out runs/props [--resume]
 
@@ -47,7 +47,7 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
         procedural_items,
     )
     from pipeline.training.train_autoencoder import train_autoencoder
-    from pipeline.training.train_lifter import train_lifter
+    from pipeline.training.train_lifter import train_framing, train_lifter
     from pipeline.training.train_transformer import train_transformer
 
     config = build(TrainingConfig, read_yaml(config_path))
@@ -64,8 +64,6 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
                 shutil.copytree(start / part, out / part)
     if not (out / "autoencoder").is_dir():
         train_autoencoder(data, out, config.autoencoder, where)
-    if not (out / "lifter").is_dir():
-        train_lifter(data, out, config.lifter, where)
     cache = out / "latents"
     # Generators: nothing of a shard is made before it is asked for.
     shards = {
@@ -81,6 +79,9 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
     for name, items in shards.items():
         if not (cache / f"{name}-items.jsonl").is_file():
             build_shard(items, out / "autoencoder", cache / name, config.latents)
+    if not (out / "lifter").is_dir():
+        train_framing(cache, out, config.lifter, where)
+        train_lifter(data, out, config.lifter, where)
     train_transformer(cache, out, config.transformer, where, start_from=start and start / "transformer")
     package(data, out, out / "pipeline", config.latents)
 

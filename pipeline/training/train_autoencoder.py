@@ -165,6 +165,6 @@ def train_autoencoder(data: Path, out: Path, config: AutoencoderTraining, device
             weights.save(checkpoint)
             last_save = time.monotonic()
     weights.save(checkpoint)
+    model.float().eval()  # before the averages come in, which bf16 would round
     weights.load_working(weights.ema)
-    model.float().eval()
     model.save_pretrained(out / "autoencoder")

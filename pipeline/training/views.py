@@ -180,9 +180,16 @@ def reference_picture(
     prop: Prop, azimuth_deg: float, size: int, generator: np.random.Generator
 ) -> UInt8[np.ndarray, "H W 4"]:
     """A shaded picture such as a user has: random light, elevation and field of view, filling the frame."""
+    return reference_picture_of(prop, azimuth_deg, size, generator)[0]
+
+
+def reference_picture_of(
+    prop: Prop, azimuth_deg: float, size: int, generator: np.random.Generator
+) -> tuple[UInt8[np.ndarray, "H W 4"], Cameras]:
+    """`reference_picture` and the camera that took it."""
     camera, elevation = reference_camera(prop.vertices, azimuth_deg, size, generator)
     image, _ = network_images(prop, camera)
-    return lit_picture(image[0], elevation, generator)
+    return lit_picture(image[0], elevation, generator), camera
 
 
 def lit_picture(

@@ -27,7 +27,7 @@ class Result:
     files: dict[str, Path]
     """Final files by name."""
     report: Report
-    receipt: Receipt
+    receipt: Receipt[Request]
 
     @property
     def glb(self) -> Path | None:

@@ -12,10 +12,14 @@ import platform
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
 
 from pipeline.config import build, plain
 from pipeline.request import Request
 from render.errors import InputError
+
+R = TypeVar("R")
+Operation = Literal["make", "retexture"]
 
 FORMAT = 1
 LIBRARIES = (
@@ -50,19 +54,22 @@ class Environment:
 
 
 @dataclass(frozen=True)
-class Receipt:
+class Receipt(Generic[R]):
     """Written as `receipt.json`."""
 
-    request: Request
+    request: R
+    """A `pipeline.request.Request`, or that of another operation."""
     environment: Environment
     outputs: dict[str, str]
     """sha256 of the files made, by name."""
     variants: dict[str, float]
     """Score of every seed that was tried; the request's seed is the best."""
+    operation: Operation = "make"
 
     def save(self, path: Path) -> None:
         data = {
             "format": FORMAT,
+            **({} if self.operation == "make" else {"operation": self.operation}),
             "request": plain(self.request),
             "environment": plain(self.environment),
             "outputs": dict(sorted(self.outputs.items())),
@@ -71,36 +78,59 @@ class Receipt:
         path.write_text(json.dumps(data, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
     @staticmethod
-    def load(path: Path) -> Receipt:
-        """Read what `save` wrote; `InputError` when it is no receipt."""
-        if not path.is_file():
-            raise InputError(f"There is no receipt {path}.")
-        try:
-            data = json.loads(path.read_text(encoding="utf-8"))
-            if data["format"] != FORMAT:
-                raise InputError(
-                    f"{path} is a receipt of format {data['format']}; this version reads {FORMAT}."
-                )
-            request, environment = data["request"], data["environment"]
-            outputs = {str(name): str(digest) for name, digest in data["outputs"].items()}
-            return Receipt(
-                build(Request, request, "request"),
-                Environment(
-                    {str(k): str(v) for k, v in environment["versions"].items()},
-                    {str(k): str(v) for k, v in environment["weights"].items()},
-                    str(environment["machine"]),
-                    str(environment["cpu"]),
-                    int(environment["threads"]),
-                ),
-                outputs,
-                {str(seed): float(score) for seed, score in data.get("variants", {}).items()},
-            )
-        except InputError as error:
-            raise InputError(f"{path}: {error}") from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise InputError(
-                f"{path} is not a receipt of maquette ({type(error).__name__}: {error})."
-            ) from None
+    def load(path: Path) -> Receipt[Request]:
+        """That of `maquette generate` and `reconstruct`; see `load_receipt`."""
+        return load_receipt(path, Request, "make")
+
+
+def load_receipt(path: Path, kind: type[R], operation: Operation) -> Receipt[R]:
+    """Reads what `Receipt.save` wrote, its request of a `kind`; `InputError` when it is no receipt, or one of
+    another operation."""
+    data = _read(path)
+    found = data.get("operation", "make")
+    if found != operation:
+        raise InputError(f"{path} is the receipt of another operation: {str(found)[:40]}.")
+    try:
+        environment = data["environment"]
+        return Receipt(
+            build(kind, data["request"], "request"),
+            Environment(
+                {str(k): str(v) for k, v in environment["versions"].items()},
+                {str(k): str(v) for k, v in environment["weights"].items()},
+                str(environment["machine"]),
+                str(environment["cpu"]),
+                int(environment["threads"]),
+            ),
+            {str(name): str(digest) for name, digest in data["outputs"].items()},
+            {str(seed): float(score) for seed, score in data.get("variants", {}).items()},
+            operation,
+        )
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _no_receipt(path, error) from None
+
+
+def operation_of(path: Path) -> object:
+    """What the receipt in a file is of: an `Operation`, if it is one of ours."""
+    return _read(path).get("operation", "make")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise InputError(f"There is no receipt {path}.")
+    try:
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        version = data["format"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise _no_receipt(path, error) from None
+    if version != FORMAT:
+        raise InputError(f"{path} is a receipt of format {version}; this version reads {FORMAT}.")
+    return data
+
+
+def _no_receipt(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} is not a receipt of maquette ({type(error).__name__}: {error}).")
 
 
 def environment(weights: dict[str, str]) -> Environment:

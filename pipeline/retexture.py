@@ -19,12 +19,14 @@ from typing import TYPE_CHECKING, Literal
 from pipeline import retexture_stages as stages
 from pipeline.checkpoints import Checkpoints, StageOutput, file_sha256, publish
 from pipeline.config import plain
+from pipeline.delivery import IMAGE_FILE
 from pipeline.limits import MAX_SEED, checked_range, slug
 from pipeline.models import revision_of
 from pipeline.observer import Observer, Unobserved
 from pipeline.output_directory import checked_directory, disk_errors
 from pipeline.picture_safety import PicturePolicy, picture_policy
 from pipeline.prompt import Prompt
+from pipeline.receipt import Receipt, environment
 from pipeline.retexture_stages import RetextureConfig
 from pipeline.run import image_sha256
 from pipeline.source import ModelSource
@@ -39,7 +41,7 @@ from render.scene import Scene
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["RetextureConfig", "RetextureRequest", "RetextureRun", "retexture"]
+__all__ = ["RetextureConfig", "RetextureRequest", "RetextureRun", "retexture", "retexture_again"]
 
 
 @dataclass(frozen=True)
@@ -161,8 +163,8 @@ class RetextureRun:
         return {"paint": painted, "texture": textured, "export": exported, "preview": pictures}
 
     def finish(self, outputs: dict[RetextureStage, StageOutput], kept: Path, began: float) -> dict[str, Path]:
-        """The final files by name, `report.json` among them, which is written into `kept`. `began` is of
-        `time.perf_counter`."""
+        """The final files by name; report, receipt and the picture of the look among them, which are written
+        into `kept`. `began` is of `time.perf_counter`."""
         request = self.request
         files = {
             name: outputs["export"] / name
@@ -172,6 +174,9 @@ class RetextureRun:
         inspection = json.loads((outputs["export"] / stages.INSPECTION_FILE).read_text(encoding="utf-8"))
         pictures = sorted(outputs["preview"].hashes.keys() - {SCREENING_FILE})
         files |= {name: outputs["preview"] / name for name in pictures}
+        if self.prompt.image is not None:
+            files[IMAGE_FILE] = kept / IMAGE_FILE
+            self.prompt.image.save(files[IMAGE_FILE], format="PNG")
         painted = stages.load_painted(outputs["paint"].directory)
         warning = stages.domain_warning(painted, request.text)
         verdicts = (*painted.safety, load_verdict(outputs["preview"] / SCREENING_FILE))
@@ -198,9 +203,11 @@ class RetextureRun:
             "warnings": [warning] if warning else [],
             "safety": plain(verdicts),
         }
-        path = kept / "report.json"
-        path.write_text(json.dumps(report, indent=1), encoding="utf-8")
-        return files | {"report.json": path}
+        (kept / "report.json").write_text(json.dumps(report, indent=1), encoding="utf-8")
+        hashes = {name: file_sha256(path) for name, path in files.items()}
+        receipt = Receipt(request, environment(self.model.weights), hashes, {}, "retexture")
+        receipt.save(kept / "receipt.json")
+        return files | {name: kept / name for name in ("report.json", "receipt.json")}
 
     def warning(self, outputs: dict[RetextureStage, StageOutput]) -> str | None:
         """What the user should know of the prompt."""
@@ -266,19 +273,17 @@ def retexture(
     observer: Observer | None = None,
     screening: PicturePolicy | None = None,
 ) -> list[Path]:
-    """Writes the asset in its new look, `preview.png`, `turntable.mp4`, `views.png` and `report.json` into
-    `out`; the paths of the files. `image` is a cut-out (`pipeline.run.prepare_image`).
+    """Writes the asset in its new look, `preview.png`, `turntable.mp4`, `views.png`, `report.json` and
+    `receipt.json` into `out`; the paths of the files. `image` is a cut-out (`pipeline.run.prepare_image`).
 
     The same arguments give the same bytes on the same processor. `InputError` for what a user can mend; then
     nothing is written.
     """
-    began = time.perf_counter()
-    asset, observer = Path(asset), observer or Unobserved()
+    asset = Path(asset)
     asked = Prompt(prompt, image, negative)
     read(asset)  # before anything is loaded or made
-    directory = checked_directory(Path(out))
     stem = slug(asset.stem, 64) or "asset"
-    if directory.resolve() == asset.resolve().parent and f"{stem}.glb" == asset.name:
+    if Path(out).resolve() == asset.resolve().parent and f"{stem}.glb" == asset.name:
         raise InputError(f"--out {out}: the result would replace {asset.name} itself; choose another folder.")
     request = RetextureRequest(
         text=asked.text,
@@ -291,13 +296,32 @@ def retexture(
         stem=stem,
         device=device,
     )
+    return retexture_again(
+        request, asset, out, image=image, model=model, observer=observer, screening=screening
+    )
+
+
+def retexture_again(
+    request: RetextureRequest,
+    asset: Path,
+    out: str | Path,
+    *,
+    image: Image.Image | None = None,
+    model: ModelSource | None = None,
+    observer: Observer | None = None,
+    screening: PicturePolicy | None = None,
+) -> list[Path]:
+    """What `request` asks for, of the GLB that it names the hash of, in `out`."""
+    began = time.perf_counter()
+    observer = observer or Unobserved()
+    directory = checked_directory(Path(out))
     with disk_errors(directory), tempfile.TemporaryDirectory(dir=directory, prefix=".maquette-") as folder:
         run = RetextureRun(
             request,
-            asked,
+            Prompt(request.text, image, request.negative),
             asset,
             Checkpoints(Path(folder)),
-            model or ModelSource(device=device),
+            model or ModelSource(device=request.device),
             observer,
             screening or picture_policy(),
         )

@@ -192,7 +192,7 @@ def last_request(directory: Path) -> tuple[Request, Image.Image | None]:
         request = build(Request, data)
     except InputError as error:
         raise InputError(f"{kept / REQUEST_FILE} is not of this version of maquette: {error}") from None
-    return request, saved_image(request, kept / IMAGE_FILE)
+    return request, saved_image(request.image_sha256, kept / IMAGE_FILE)
 
 
 def asked_lora(text: str | None) -> LoraUse | None:
@@ -200,12 +200,12 @@ def asked_lora(text: str | None) -> LoraUse | None:
     return use_lora(text, revision_of(verified_model().hashes)) if text else None
 
 
-def saved_image(request: Request, path: Path) -> Image.Image | None:
-    """The cut-out that belongs to a saved request, its hash checked."""
-    if request.image_sha256 is None:
+def saved_image(sha256: str | None, path: Path) -> Image.Image | None:
+    """The cut-out that belongs to a saved request, its hash (None: it has no picture) checked."""
+    if sha256 is None:
         return None
     image = load_image(path)
-    if image_sha256(image) != request.image_sha256:
+    if image_sha256(image) != sha256:
         raise InputError(f"{path} is not the image that the request was made with.")
     return image
 

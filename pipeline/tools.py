@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING
 
 from pipeline.output_directory import checked_directory
 from pipeline.request import slug
+from recon.asset import LodLayout, Pivot
+from recon.export import Format
+from recon.export.gltf import MeshFormat, TextureFormat
 from render.errors import InputError
 from render.progress import Progress, silent
 from render.scene import Mesh, Part, Scene, merged
 
 if TYPE_CHECKING:
-    from recon.asset import LodLayout, Pivot
-    from recon.export import Format
-    from recon.export.gltf import MeshFormat, TextureFormat
     from recon.fidelity import Fidelity
     from recon.package import Package
     from recon.transfer import MapName

@@ -69,11 +69,7 @@ def run_stage(stage: str, work: Work, screening: PicturePolicy) -> None:
     directory = work.directory / "out"
     directory.mkdir()
     began = time.perf_counter() - max(0.0, time.time() - work.claim.created)
-    files = run.finish(outputs, directory, began)
-    if picture is not None:
-        picture.save(directory / IMAGE_FILE, format="PNG")
-        files[IMAGE_FILE] = directory / IMAGE_FILE
-    for name, path in files.items():
+    for name, path in run.finish(outputs, directory, began).items():
         work.deliver(path, role_of(name))
 
 

@@ -62,7 +62,7 @@ MODULES = (
 
 def load_modules() -> None:
     """Imports what stages will need. In a worker's parent process, so that every child has it at once and the
-    memory is shared; no model is loaded, no thread started and no GPU touched, which a fork would not survive.
+    memory is shared; no model is loaded, no thread begun and no GPU touched, which a fork would not survive.
     Loading a library holds Python's lock: a stage's heart would not beat meanwhile."""
     for name in MODULES:
         importlib.import_module(name)

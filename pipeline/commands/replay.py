@@ -17,13 +17,14 @@ def replay(
         Path | None,
         typer.Option(help="Of a reconstruction: the folder of its pictures.  [default: where they were]"),
     ] = None,
+    asset: Annotated[Path | None, typer.Option(help="Of a new look: the model that was painted.")] = None,
     quiet: Quiet = False,
 ) -> None:
     """Make an asset again from its receipt and compare the bytes."""
     with stage_bar(quiet) as bar, Resumable(out):
         from pipeline.replay import replay as replay_receipt
 
-        replayed = replay_receipt(receipt, out, views=views, observer=bar)
+        replayed = replay_receipt(receipt, out, views=views, asset=asset, observer=bar)
     for name, same in replayed.same.items():
         print_line(f"{'same     ' if same else 'DIFFERENT'}  {name}")
     if all(replayed.same.values()):

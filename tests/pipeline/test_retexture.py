@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import trimesh
+from PIL import Image
 
 from pipeline.cli import invoke
 from pipeline.preset import PreviewConfig, ViewsConfig, load_preset
+from pipeline.receipt import Receipt
+from pipeline.replay import replay
 from pipeline.retexture import RetextureConfig, retexture
 from pipeline.source import ModelSource
 from recon.export.glb import glb_bytes
@@ -65,7 +68,7 @@ def made(asset: Path, out: Path, pipeline: MultiViewPipeline, **given: object) -
 def test_the_mesh_stays_and_the_look_changes(tmp_path: Path, tiny_multiview_pipeline: MultiViewPipeline):
     asset = written(tmp_path / "My Ball.glb")
     files = made(asset, tmp_path / "out", tiny_multiview_pipeline)
-    assert set(files) == {"my-ball.glb", "preview.png", "views.png", "report.json"}
+    assert set(files) == {"my-ball.glb", "preview.png", "views.png", "report.json", "receipt.json"}
     old, new = load_scene(asset).parts[0], load_scene(tmp_path / "out" / "my-ball.glb").parts[0]
     np.testing.assert_allclose(new.mesh.vertices, old.mesh.vertices, atol=1e-6)
     np.testing.assert_array_equal(new.mesh.faces, old.mesh.faces)
@@ -87,6 +90,26 @@ def test_the_same_request_gives_the_same_bytes(tmp_path: Path, tiny_multiview_pi
     assert first["ball.glb"] == again["ball.glb"]
     assert first["preview.png"] == again["preview.png"]
     assert first["ball.glb"] != other["ball.glb"]
+
+
+def test_a_receipt_is_replayed(tmp_path: Path, tiny_multiview_pipeline: MultiViewPipeline):
+    asset = written(tmp_path / "ball.glb")
+    look = Image.new("RGBA", (64, 64), (200, 30, 30, 255))
+    made(asset, tmp_path / "out", tiny_multiview_pipeline, image=look)
+    receipt, again = tmp_path / "out" / "receipt.json", tmp_path / "again"
+    moved = asset.rename(tmp_path / "other-name.glb")
+    replayed = replay(receipt, again, asset=moved, model=tiny_multiview_pipeline)
+    assert replayed.changes == []
+    assert replayed.same == dict.fromkeys(("ball.glb", "preview.png", "views.png", "input.png"), True)
+    with pytest.raises(InputError, match="--asset"):
+        replay(receipt, again)
+    with pytest.raises(InputError, match="not the model that was painted"):
+        replay(receipt, again, asset=tmp_path / "out" / "ball.glb")
+    with pytest.raises(InputError, match="another operation"):
+        Receipt.load(receipt)
+    (tmp_path / "out" / "input.png").unlink()
+    with pytest.raises(InputError, match=r"input\.png"):
+        replay(receipt, again, asset=moved)
 
 
 def test_several_parts_get_one_atlas(tmp_path: Path, tiny_multiview_pipeline: MultiViewPipeline):

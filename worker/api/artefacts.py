@@ -81,6 +81,7 @@ def _allowed(request: Request, service: Service, sha256: str, name: str, token: 
         raise not_found("file", name)
 
 
+@router.head("/a/{sha256}/{name}", response_model=None, include_in_schema=False)
 @router.get(
     "/a/{sha256}/{name}",
     response_model=None,
@@ -125,6 +126,9 @@ def get_artefact(
         have.strip() == "*" or etag in [tag.strip().removeprefix("W/") for tag in have.split(",")]
     ):
         return Response(status_code=304, headers=headers)
+    if request.method == "HEAD":
+        headers["Content-Length"] = str(row.bytes)
+        return Response(headers=headers, media_type=row.mime)
     part = asked_range(wanted, row.bytes) if if_range in (None, etag) else None
     start, end = part or (0, row.bytes)
     try:

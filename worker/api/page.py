@@ -78,14 +78,17 @@ def answer(request: Request, name: str) -> Response:
 def install(app: FastAPI) -> None:
     """The page at `/`, its files under `/web/`, shared assets at `/share/`."""
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     def index(request: Request) -> Response:
         return answer(request, "index.html")
 
+    @app.head("/share/{job_id}", include_in_schema=False)
     @app.get("/share/{job_id}", include_in_schema=False)
     def share(request: Request, job_id: str) -> Response:
         return answer(request, "share.html")
 
+    @app.head("/web/{name:path}", include_in_schema=False)
     @app.get("/web/{name:path}", include_in_schema=False)
     def file(request: Request, name: str) -> Response:
         return answer(request, name)

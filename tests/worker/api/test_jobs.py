@@ -72,6 +72,9 @@ def test_files_are_immutable_and_come_in_parts(world: World):
     assert whole.headers["cache-control"] == "private, max-age=31536000, immutable"
     assert "sandbox" in whole.headers["content-security-policy"]
     data, etag = whole.content, whole.headers["etag"]
+    head = world.client.head(url)
+    assert (head.status_code, head.content, head.headers["etag"]) == (200, b"", etag)
+    assert head.headers["content-length"] == str(len(data))
     assert world.client.get(url, headers={"If-None-Match": f'"x", W/{etag}'}).status_code == 304
     for wanted, part in (("0-3", data[:4]), ("10-", data[10:]), ("-5", data[-5:]), ("0-999999", data)):
         answer = world.client.get(url, headers={"Range": f"bytes={wanted}"})

@@ -272,6 +272,8 @@ def test_signing_in(page: Page, make_world: MakeWorld):
         expect(page.locator("#sign-in-error")).to_contain_text("wrong")
         page.get_by_label("Key").fill(world.key("ann"))
         page.get_by_role("dialog").get_by_role("button", name="Sign in").click()
+        expect(page.get_by_role("dialog")).to_be_hidden()
+        page.wait_for_load_state()
         ask(page, host, "a red barrel")
         expect(page.locator(".state")).to_be_visible()
         assert world.service.jobs.find()[0].owner == "ann"

@@ -6,7 +6,7 @@ import { showcase } from "./viewer.js";
 
 const STAGES = {
   picture: "Cutting out the picture",
-  views: "Drawing the object from all sides",
+  views: "Drawing it from all sides",
   field: "Building it in space",
   surface: "Finding the surface",
   mesh: "Making the mesh",
@@ -123,6 +123,7 @@ export function showJob(stage, first, { changed, connection, open }) {
       const shown = bars.get(one.name);
       if (!shown) continue;
       shown.item.dataset.state = one.state;
+      shown.item.ariaCurrent = one.state === "running" ? "step" : null;
       shown.bar.value = one.state === "done" ? 1 : one.progress;
       shown.note.textContent = one.state === "delayed" ? "trying again soon" : one.state === "running" ? one.message : "";
     }
@@ -226,8 +227,10 @@ export function showJob(stage, first, { changed, connection, open }) {
     if (job.error) parts.push(el("p", { class: "error big", role: "alert" }, job.error.message));
     const refused = screened(job.safety.filter((one) => !one.allowed));
     if (refused.length) parts.push(el("ul", { class: "report" }, refused.map(([state, text]) => el("li", { class: state }, text))));
-    parts.push(stepper(), variants(), pictures());
-    body.replaceChildren(...parts.filter(Boolean));
+    const shown = [variants(), pictures()].filter(Boolean);
+    if (!shown.length && !ENDED.includes(job.state)) shown.push(el("p", { class: "quiet" }, "Pictures come as steps are done."));
+    parts.push(el("div", { class: "making" }, stepper(), el("div", { class: "shown" }, shown)));
+    body.replaceChildren(...parts);
     paintSteps();
   }
 

@@ -204,10 +204,8 @@ export async function showcase({ glb, film, splats, poster, label }) {
     filmButton.setAttribute("aria-pressed", String(on));
     if (on === !movie.hidden) return;
     movie.hidden = !on;
-    if (on) {
-      cloud?.show(false);
-      press(mode);
-    }
+    if (on) cloud?.show(false);
+    press(on ? "film" : mode);
     viewer.node.hidden = on;
     if (on) movie.play().catch(() => {});
     else movie.pause();

@@ -106,7 +106,7 @@ class PackageConfig:
     textures: TextureFormat = "png"
     """Of glb and gltf."""
     meshes: MeshFormat = "plain"
-    """Geometry of glb and gltf; `draco` needs the extra of that name."""
+    """Geometry of glb and gltf; `draco` and `meshopt` need the extras of those names."""
 
     def __post_init__(self) -> None:
         _check("lods", self.lods, 1, 8)

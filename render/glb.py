@@ -34,6 +34,8 @@ _UNDERSTOOD = (
     "KHR_mesh_quantization",
     "KHR_lights_punctual",
     "KHR_draco_mesh_compression",
+    "EXT_meshopt_compression",
+    "KHR_meshopt_compression",
     "EXT_texture_webp",
     "KHR_xmp",
     "KHR_animation_pointer",

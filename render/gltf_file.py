@@ -13,7 +13,7 @@ import binascii
 import json
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from render.errors import InputError
+from render.meshopt import EXTENSIONS as MESHOPT
+from render.meshopt import unpacked
 
 MAX_FILE_BYTES = 1 << 30
 MAX_JSON_BYTES = 64 << 20
@@ -54,6 +56,8 @@ class GltfFile:
     _buffers: dict[int, bytes]
     _numbers: int = 0
     """Read from accessors so far; the same accessor may be named often."""
+    _unpacked: dict[int, bytes] = field(default_factory=dict)
+    """Buffer views that were compressed."""
 
     def fail(self, where: str, what: str, advice: str = "export the asset again") -> NoReturn:
         raise InputError(f"{self.name}: {where} {what}; {advice}.")
@@ -148,12 +152,18 @@ class GltfFile:
         entry = self.item("bufferViews", index, where)
         here = f"bufferViews[{index}]"
         extensions = self.mapping(entry, "extensions", here)
-        if "EXT_meshopt_compression" in extensions:
-            self.fail(here, "is compressed with meshopt", "export the asset without compression")
-        data = self.buffer(entry.get("buffer"), here)
-        offset = self.integer(entry, "byteOffset", here, 0)
         length = self.integer(entry, "byteLength", here)
         stride = self.integer(entry, "byteStride", here, 0)
+        packed = next((name for name in MESHOPT if name in extensions), None)
+        if packed is None:
+            data = self.buffer(entry.get("buffer"), here)
+            offset = self.integer(entry, "byteOffset", here, 0)
+        else:
+            assert isinstance(index, int)
+            if index not in self._unpacked:
+                extension = self.mapping(extensions, packed, here)
+                self._unpacked[index] = unpacked(self, extension, f"{here}.{packed}")
+            data, offset = self._unpacked[index], 0
         if offset + length > len(data):
             self.fail(here, f"ends at byte {offset + length}, outside its buffer of {len(data)} bytes")
         if stride > 252:

@@ -51,7 +51,9 @@ AssetTextures = Annotated[
 ]
 AssetMeshes = Annotated[
     str | None,
-    typer.Option("--compress", help="Geometry of glb and gltf: plain or draco.  [default: the preset's]"),
+    typer.Option(
+        "--compress", help="Geometry of glb and gltf: plain, draco or meshopt.  [default: the preset's]"
+    ),
 ]
 PicturePolicyName = Annotated[
     str,

@@ -29,7 +29,9 @@ Collider = Annotated[
     bool, typer.Option("--collider", help="Add convex hulls UCX_NAME_00, ... (extra 'collider').")
 ]
 Textures = Annotated[str, typer.Option(help="Textures of glb and gltf: png or webp.")]
-Compress = Annotated[str, typer.Option(help="Geometry of glb and gltf: plain or draco (extra 'draco').")]
+Compress = Annotated[
+    str, typer.Option(help="Geometry of glb and gltf: plain, draco or meshopt (extras of these names).")
+]
 TextureSize = Annotated[
     int | None, typer.Option(help="Of baked maps: 512 to 4096.  [default: the original's]")
 ]

@@ -9,6 +9,7 @@ from typing import Any
 
 from recon.asset import Asset
 from recon.export.gltf import GltfOptions, document_of
+from recon.export.meshopt import EXTENSION as MESHOPT
 from recon.package import Package, package_of
 
 
@@ -16,7 +17,7 @@ def glb_bytes(asset: Asset | Package, options: GltfOptions | None = None) -> byt
     """A GLB file: metres, +Y up, the pivot at the origin."""
     document, root = document_of(package_of(asset), options or GltfOptions())
     document.binary += b"\0" * (-len(document.binary) % 4)
-    root["buffers"] = [{"byteLength": len(document.binary)}]
+    root["buffers"] = document.buffers(len(document.binary))
     text = _json(root)
     text += b" " * (-len(text) % 4)
     total = 12 + 8 + len(text) + 8 + len(document.binary)
@@ -40,7 +41,8 @@ def gltf_files(asset: Asset | Package, stem: str, options: GltfOptions | None = 
     new_index: dict[int, int] = {}
     of_image = {image["bufferView"]: image for image in document.images}
     for index, view in enumerate(document.views):
-        data = bytes(document.binary[view["byteOffset"] : view["byteOffset"] + view["byteLength"]])
+        place = view.get("extensions", {}).get(MESHOPT, view)
+        data = bytes(document.binary[place["byteOffset"] : place["byteOffset"] + place["byteLength"]])
         if index in of_image:
             image = of_image[index]
             suffix = image["mimeType"].split("/")[1]
@@ -52,7 +54,8 @@ def gltf_files(asset: Asset | Package, stem: str, options: GltfOptions | None = 
             continue
         binary += b"\0" * (-len(binary) % 4)
         new_index[index] = len(kept)
-        kept.append({**view, "byteOffset": len(binary)})
+        place["byteOffset"] = len(binary)
+        kept.append(view)
         binary += data
     for accessor in document.accessors:
         if "bufferView" in accessor:
@@ -63,7 +66,7 @@ def gltf_files(asset: Asset | Package, stem: str, options: GltfOptions | None = 
             if draco is not None:
                 draco["bufferView"] = new_index[draco["bufferView"]]
     root["bufferViews"] = kept
-    root["buffers"] = [{"byteLength": len(binary), "uri": f"{stem}.bin"}]
+    root["buffers"] = document.buffers(len(binary), f"{stem}.bin")
     return {f"{stem}.gltf": _json(root), f"{stem}.bin": bytes(binary), **pictures}
 
 

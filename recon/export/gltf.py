@@ -16,13 +16,17 @@ import numpy as np
 
 from recon.export import images
 from recon.export.draco import draco_primitive
+from recon.export.meshopt import EXTENSION as MESHOPT
+from recon.export.meshopt import Packed, packed_attribute, packed_indices, reordered
+from recon.export.xmp import EXTENSION as XMP
+from recon.export.xmp import xmp_packet
 from recon.package import Package
 from render.conventions import srgb_to_linear_np
 from render.errors import InputError
 from render.scene import Material, Mesh, Part
 
 TextureFormat = Literal["png", "webp"]
-MeshFormat = Literal["plain", "draco"]
+MeshFormat = Literal["plain", "draco", "meshopt"]
 
 _ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
 _FLOAT, _UNSIGNED_SHORT, _UNSIGNED_INT = 5126, 5123, 5125
@@ -44,7 +48,7 @@ class GltfOptions:
         if self.textures not in get_args(TextureFormat):
             raise InputError(f"textures is {self.textures!r}; it must be png or webp")
         if self.meshes not in get_args(MeshFormat):
-            raise InputError(f"meshes is {self.meshes!r}; it must be plain or draco")
+            raise InputError(f"meshes is {self.meshes!r}; it must be plain, draco or meshopt")
 
 
 class Document:
@@ -62,6 +66,8 @@ class Document:
         self.meshes: list[dict[str, Any]] = []
         self.nodes: list[dict[str, Any]] = []
         self.extensions: set[str] = set()
+        self.unpacked_bytes = 0
+        """Length of the buffer that compressed views stand for; the file does not have it."""
         self._material_at: dict[tuple[int, bool], int] = {}
 
     def view(self, data: bytes, target: int | None = None) -> int:
@@ -73,15 +79,34 @@ class Document:
         self.views.append(entry)
         return len(self.views) - 1
 
-    def attribute(self, values: np.ndarray, *, bounds: bool = False) -> int:
+    def packed_view(self, packed: Packed, size: int, target: int) -> int:
+        """A view of `size` bytes when unpacked, by EXT_meshopt_compression."""
+        index = self.view(packed.data, target)
+        entry = self.views[index]
+        where = {"buffer": 0, "byteOffset": entry["byteOffset"], "byteLength": entry["byteLength"]}
+        self.extensions.add(MESHOPT)
+        self.unpacked_bytes += -self.unpacked_bytes % 4
+        entry |= {"buffer": 1, "byteOffset": self.unpacked_bytes, "byteLength": size}
+        if packed.entry["mode"] == "ATTRIBUTES":
+            entry["byteStride"] = packed.entry["byteStride"]
+        entry["extensions"] = {MESHOPT: where | packed.entry}
+        self.unpacked_bytes += size
+        return index
+
+    def attribute(self, name: str, values: np.ndarray) -> int:
         values = np.ascontiguousarray(values, "<f4")
+        if self.options.meshes == "meshopt":
+            packed, values = packed_attribute(name, values)
+            view = self.packed_view(packed, values.nbytes, _ARRAY_BUFFER)
+        else:
+            view = self.view(values.tobytes(), _ARRAY_BUFFER)
         entry: dict[str, Any] = {
-            "bufferView": self.view(values.tobytes(), _ARRAY_BUFFER),
+            "bufferView": view,
             "componentType": _FLOAT,
             "count": len(values),
             "type": _TYPES[values.shape[1]],
         }
-        if bounds:
+        if name == "POSITION":
             entry["min"], entry["max"] = values.min(0).tolist(), values.max(0).tolist()
         self.accessors.append(entry)
         return len(self.accessors) - 1
@@ -90,9 +115,13 @@ class Document:
         # 65535 itself restarts a primitive and may not be an index.
         small = n_vertices <= 65535
         flat = np.ascontiguousarray(faces.reshape(-1), "<u2" if small else "<u4")
+        if self.options.meshes == "meshopt":
+            view = self.packed_view(packed_indices(flat), flat.nbytes, _ELEMENT_ARRAY_BUFFER)
+        else:
+            view = self.view(flat.tobytes(), _ELEMENT_ARRAY_BUFFER)
         self.accessors.append(
             {
-                "bufferView": self.view(flat.tobytes(), _ELEMENT_ARRAY_BUFFER),
+                "bufferView": view,
                 "componentType": _UNSIGNED_SHORT if small else _UNSIGNED_INT,
                 "count": int(flat.size),
                 "type": "SCALAR",
@@ -152,29 +181,42 @@ class Document:
         if self.options.meshes == "draco":
             self.extensions.add("KHR_draco_mesh_compression")
             return draco_primitive(self, values, mesh.faces) | {"material": index}
-        attributes = {n: self.attribute(v, bounds=n == "POSITION") for n, v in values.items()}
+        faces = mesh.faces
+        if self.options.meshes == "meshopt":
+            values, faces = reordered(values, faces)
         return {
-            "attributes": attributes,
-            "indices": self.indices(mesh.faces, len(mesh.vertices)),
+            "attributes": {name: self.attribute(name, of_vertices) for name, of_vertices in values.items()},
+            "indices": self.indices(faces, len(values["POSITION"])),
             "material": index,
         }
+
+    def buffers(self, length: int, uri: str | None = None) -> list[dict[str, Any]]:
+        """The file's buffer of `length` bytes, and the one that is only unpacked, where there is one."""
+        out: list[dict[str, Any]] = [{"byteLength": length} | ({} if uri is None else {"uri": uri})]
+        if self.unpacked_bytes:
+            out.append({"byteLength": self.unpacked_bytes, "extensions": {MESHOPT: {"fallback": True}}})
+        return out
 
     def root(self, package: Package, roots: list[int]) -> dict[str, Any]:
         """The JSON, without the buffer's length."""
         head: dict[str, Any] = {"version": "2.0", "generator": "Maquette"}
         if package.provenance:
             head["extras"] = dict(package.provenance)
+            head["extensions"] = {XMP: {"packet": 0}}
+            self.extensions.add(XMP)
         out: dict[str, Any] = {"asset": head}
         if self.extensions:
             out["extensionsUsed"] = sorted(self.extensions)
             # These are hints; without the others nothing could be shown.
-            required = sorted(self.extensions - {"MSFT_lod", _STRENGTH})
+            required = sorted(self.extensions - {"MSFT_lod", _STRENGTH, XMP})
             if required:
                 out["extensionsRequired"] = required
         out |= {"scene": 0, "scenes": [{"name": package.name, "nodes": roots}], "nodes": self.nodes}
         out |= {"meshes": self.meshes, "materials": self.materials}
         if self.textures:
             out |= {"textures": self.textures, "images": self.images, "samplers": self.samplers}
+        if package.provenance:
+            out["extensions"] = {XMP: {"packets": [xmp_packet(package.name, package.provenance)]}}
         return out | {"accessors": self.accessors, "bufferViews": self.views}
 
 
@@ -230,7 +272,7 @@ def document_of(package: Package, options: GltfOptions) -> tuple[Document, dict[
 
 def _hull(document: Document, hull: Mesh, name: str, material: int) -> int:
     primitive = {
-        "attributes": {"POSITION": document.attribute(hull.vertices, bounds=True)},
+        "attributes": {"POSITION": document.attribute("POSITION", hull.vertices)},
         "indices": document.indices(hull.faces, len(hull.vertices)),
         "material": material,
     }

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import DracoPy
+import meshopt
 import numpy as np
 import pytest
 import trimesh
@@ -81,6 +82,15 @@ class Builder:
             }
         }
 
+    def meshopt(self, stream: bytes, **changes: Any) -> None:
+        """The triangle as a meshopt stream in the place of its accessor's bytes."""
+        view = self.root["bufferViews"][self.root["accessors"][0]["bufferView"]]
+        packed = self.root["bufferViews"][self.view(stream)]
+        where = {key: packed[key] for key in ("buffer", "byteOffset", "byteLength")}
+        entry = where | {"byteStride": 12, "count": 3, "mode": "ATTRIBUTES"} | changes
+        view["extensions"] = {"EXT_meshopt_compression": entry}
+        view["byteLength"] = 12 * entry["count"]
+
     def bytes(self, json_part: bytes | None = None) -> bytes:
         text = json.dumps(self.root).encode() if json_part is None else json_part
         text += b" " * (-len(text) % 4)
@@ -97,6 +107,10 @@ def png(pixels: np.ndarray) -> bytes:
 
 def draco_stream() -> bytes:
     return bytes(DracoPy.encode(TRIANGLE, np.array([[0, 1, 2]], np.uint32), quantization_bits=14))
+
+
+def meshopt_stream(vertices: int = 3) -> bytes:
+    return bytes(meshopt.encode_gltf_buffer(TRIANGLE[:vertices], "ATTRIBUTES"))
 
 
 def load(tmp_path: Path, data: bytes, name: str = "asset.glb"):
@@ -261,6 +275,14 @@ def test_texture_transform_moves_the_uvs(tmp_path: Path):
     mesh = load(tmp_path, builder.bytes()).parts[0].mesh
     # The extension's own matrices, in the top-left convention: T @ R @ S.
     np.testing.assert_allclose(mesh.uvs, [[0.5, 1], [0.5, 3], [1.5, 1]], atol=1e-6)
+
+
+def test_meshopt_views_are_read(tmp_path: Path):
+    builder = Builder()
+    builder.meshopt(meshopt_stream())
+    builder.root["extensionsRequired"] = ["EXT_meshopt_compression"]
+    mesh = load(tmp_path, builder.bytes()).parts[0].mesh
+    np.testing.assert_array_equal(mesh.vertices, TRIANGLE)
 
 
 def test_gltf_with_data_uri(tmp_path: Path):

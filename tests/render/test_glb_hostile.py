@@ -11,7 +11,7 @@ import pytest
 
 from render.errors import InputError
 from render.glb import load_scene
-from tests.render.test_glb import TRIANGLE, Builder, draco_stream, load, png, refusal
+from tests.render.test_glb import TRIANGLE, Builder, draco_stream, load, meshopt_stream, png, refusal
 
 
 def test_every_truncation_is_refused(tmp_path: Path):
@@ -150,6 +150,22 @@ def broken(change: str) -> bytes:
             builder.draco(draco_stream(), count=4)
         case "draco of another attribute":
             builder.draco(draco_stream(), unique_id=7)
+        case "meshopt of garbage":
+            builder.meshopt(b"\xa0" + bytes(60))
+        case "meshopt cut off":
+            builder.meshopt(meshopt_stream()[:-8])
+        case "meshopt without data":
+            view["extensions"] = {"EXT_meshopt_compression": {}}
+        case "meshopt outside its buffer":
+            builder.meshopt(meshopt_stream(), byteLength=10**9)
+        case "meshopt bomb":
+            builder.meshopt(meshopt_stream(), count=2**31)
+        case "meshopt of many bytes":
+            builder.meshopt(meshopt_stream(), count=19_999_999, byteStride=256)
+        case "meshopt of an unknown filter":
+            builder.meshopt(meshopt_stream(), filter="SECRET")
+        case "meshopt of fewer values":
+            builder.meshopt(meshopt_stream(2), count=2)
         case "required extension":
             root["extensionsRequired"] = ["VENDOR_secret"]
         case "not an image":
@@ -238,6 +254,14 @@ def broken(change: str) -> bytes:
         ("draco bomb", "simplify the asset"),
         ("draco of another count", "its stream has 3 x 3"),
         ("draco of another attribute", "is not in its Draco stream"),
+        ("meshopt of garbage", "cannot be decoded"),
+        ("meshopt cut off", "cannot be decoded"),
+        ("meshopt without data", "buffers[None]"),
+        ("meshopt outside its buffer", "outside its buffer"),
+        ("meshopt bomb", "2147483648"),
+        ("meshopt of many bytes", "150000000"),
+        ("meshopt of an unknown filter", "mode or filter"),
+        ("meshopt of fewer values", "needs 36 bytes"),
         ("required extension", "VENDOR_secret"),
         ("not an image", "images[0]"),
         ("image is cut off", "images[0]"),

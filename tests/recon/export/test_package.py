@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import gzip
 import json
 import shutil
@@ -201,6 +202,92 @@ def test_draco_keeps_the_surface_within_its_bits(full: Package, tmp_path: Path) 
     assert distance.max() < 2e-3  # 14 bits of the size, 12 of the UVs, 10 of the normals
     assert len(np.unique(found)) > 0.99 * len(found)
     assert (read.material.base_color_srgb == plain.material.base_color_srgb).all()
+
+
+@pytest.mark.parametrize("beside", [False, True])
+def test_meshopt_keeps_the_surface_within_its_bits(full: Package, tmp_path: Path, beside: bool) -> None:
+    pytest.importorskip("meshopt")
+    options = GltfOptions(meshes="meshopt")
+    data = glb_bytes(full, options)
+    assert len(data) < len(glb_bytes(full))
+    assert data == glb_bytes(full, options)
+    issues = validate(data, tmp_path)
+    assert issues["numErrors"] + issues["numWarnings"] == 0, issues["messages"]
+    root = document(data)
+    assert root["extensionsRequired"] == ["EXT_meshopt_compression"]
+    if beside:  # the same views, in the order and at the places of a .bin
+        files = gltf_files(full, "ring", options)
+        root = json.loads(files["ring.gltf"])
+        views = [view["extensions"]["EXT_meshopt_compression"] for view in root["bufferViews"]]
+        ends = [view["byteOffset"] + view["byteLength"] for view in views]
+        assert ends[-1] == len(files["ring.bin"]) == root["buffers"][0]["byteLength"]
+        uri = "data:;base64," + base64.b64encode(files["ring.bin"]).decode()
+        root["buffers"][0]["uri"] = uri
+        root["materials"] = [{} for _ in root["materials"]]
+        (tmp_path / "packed.glb").write_text(json.dumps(root))
+    else:
+        (tmp_path / "packed.glb").write_bytes(data)
+    (tmp_path / "plain.glb").write_bytes(glb_bytes(full))
+    read, plain = load_scene(tmp_path / "packed.glb").parts[0], load_scene(tmp_path / "plain.glb").parts[0]
+    assert read.mesh.faces.shape == plain.mesh.faces.shape
+    # Corner by corner: triangles come in another order and turned, vertices in another order.
+    corners = []
+    for m in (read.mesh, plain.mesh):
+        assert m.normals is not None
+        assert m.uvs is not None
+        assert m.tangents is not None
+        corners.append(np.concatenate([m.vertices, m.normals, m.uvs, m.tangents], 1))
+    _, found = cKDTree(corners[1]).query(corners[0])
+    off = np.abs(corners[0] - corners[1][found]).max(0)
+    size = float(np.abs(plain.mesh.vertices).max())
+    assert off[:3].max() <= size * 2**-15
+    assert off[6:8].max() <= 2**-15
+    assert off[[3, 4, 5, 8, 9, 10]].max() <= 2**-10  # 2^-11, and made unit vectors again
+    assert off[11] == 0  # handedness
+    again = np.sort(np.sort(found[read.mesh.faces], 1), 0)
+    np.testing.assert_array_equal(again, np.sort(np.sort(plain.mesh.faces, 1), 0))
+    truth = trimesh.Trimesh(plain.mesh.vertices, plain.mesh.faces)
+    assert trimesh.Trimesh(read.mesh.vertices, read.mesh.faces).volume == pytest.approx(
+        truth.volume, rel=1e-4
+    )
+
+
+def test_meshoptimizers_own_decoder_reads_what_is_written(full: Package) -> None:
+    """Its JavaScript build, which viewers carry (tests/gltf_validator/package.json)."""
+    pytest.importorskip("meshopt")
+    data = glb_bytes(full, GltfOptions(meshes="meshopt"))
+    root = document(data)
+    start = 20 + struct.unpack("<I", data[12:16])[0] + 8
+    script = """
+const {MeshoptDecoder: d} = require("meshoptimizer");
+const views = JSON.parse(require("fs").readFileSync(0, "utf8"));
+d.ready.then(() => console.log(JSON.stringify(views.map(({bytes, count, byteStride, mode, filter}) => {
+  const out = new Uint8Array(count * byteStride);
+  d.decodeGltfBuffer(out, count, byteStride, Uint8Array.from(bytes), mode, filter);
+  return Array.from(out);
+}))));
+"""
+    packed = [view["extensions"]["EXT_meshopt_compression"] for view in root["bufferViews"] if view["buffer"]]
+    for view in packed:
+        first = start + view["byteOffset"]
+        view["bytes"] = list(data[first : first + view["byteLength"]])
+    node = shutil.which("node")
+    assert node
+    done = subprocess.run(
+        [node, "-e", script],
+        input=json.dumps(packed),
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=VALIDATOR,
+    )
+    import meshopt
+
+    for view, found in zip(packed, json.loads(done.stdout), strict=True):
+        ours = meshopt.decode_gltf_buffer(
+            bytes(view["bytes"]), view["count"], view["byteStride"], view["mode"], view.get("filter")
+        )
+        assert bytes(found) == np.ascontiguousarray(ours).tobytes()
 
 
 def test_hulls_are_convex_closed_outside_and_the_same_every_time() -> None:

@@ -54,6 +54,8 @@ _THICKENINGS = 3
 _SMOOTHINGS = 4
 _MOST_GROWN = 0.75
 """In units of the views' disagreement."""
+_MOST_THICKER = 0.4
+"""By which part of its thickness a thin place may grow at that."""
 _THIN_PX = 6.0
 """What is thinner keeps its thickness, wholly from two thirds of it down."""
 _NEAR_ROUNDS = 30
@@ -121,10 +123,10 @@ def crisp(mesh: Mesh, views: ViewSet, config: CrispConfig) -> Mesh:
     bent = _bent(shape, normals, config.reach_px * pixel, config.limit * disagreement * pixel)
     bent = _as_thick(bent, shape)
     small = _too_small_px(Mesh(bent.astype(np.float32), faces), maps, disagreement)
-    grown = float(np.clip(small, 0.0, _MOST_GROWN * disagreement)) * pixel
+    grown = np.minimum(np.clip(small, 0.0, _MOST_GROWN * disagreement), _MOST_THICKER * shape.thick_px / 2)
     outwards = mitres(faces, normals, shape.areas, len(bent))
     # Where normals are noisy so are these: smoothed they cost an edge a little of its sharpness.
-    bent = bent + grown * smoothed_vectors(outwards, faces, _SMOOTHINGS)
+    bent = bent + pixel * grown[:, None] * smoothed_vectors(outwards, faces, _SMOOTHINGS)
     bent = unfolded(bent, faces, normals, 10)
     vertices = (mesh.vertices + config.strength * (bent - mesh.vertices)).astype(np.float32)
     return Mesh(vertices, faces, vertex_normals(vertices, faces))

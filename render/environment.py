@@ -372,8 +372,12 @@ def prefilter(
     )
 
 
+@lru_cache(maxsize=2)
 def environment(name: str = "studio") -> Environment:
-    """One of ours, scaled to a mean radiance of `EXPOSURE`. Raises `InputError` on another name."""
+    """One of ours, scaled to a mean radiance of `EXPOSURE`. Raises `InputError` on another name.
+
+    Kept: a worker draws several small pictures of every job, and making the light takes as long as each.
+    """
     directions = directions_of_equirect(_EQUIRECT_HEIGHT)
     equirect = _radiance(name, directions)
     sine = np.sqrt(1 - directions[..., 1:2].astype(np.float64) ** 2)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from pipeline.image import FORMATS, load_image
 from pipeline.transforms_json import MIN_VIEWS, Frame, NormalSpace, PosedSet
-from recon.hull import agreement, hull_volume, locate, placed
+from recon.hull import agreement, hull_volume, locate, placed, seen_through
 from render.cameras import Cameras
 from render.errors import InputError
 from render.framing import Placement
@@ -41,6 +41,9 @@ _TURN = 0.4
 """The same of normals, in each coordinate."""
 _WRONG = 0.75
 """Least share of a view's silhouette that the others' hull has to cover; right poses have 0.97 and more."""
+_THROUGH = 0.3
+"""Largest share of a view's points that may lie where others look through: the sample assets' have 0.03,
+with the poses of other views 0.3 to 0.8."""
 _MAX_NPY_BYTES = 512 * 1024**2
 
 
@@ -181,11 +184,14 @@ def _read(posed: PosedSet, frame: Frame) -> _View:
             small = (round(image.width * scale), round(image.height * scale))
             intrinsics = _scaled(intrinsics, small[0] / image.width, small[1] / image.height)
             image = image.convert("RGBa").resize(small, Image.Resampling.LANCZOS).convert("RGBA")
-        try:
-            rgb, alpha, method = matte(image)
-        except InputError as error:
-            raise InputError(f"{frame.name}: {error}") from None
-        rgba = np.concatenate([rgb, alpha[..., None]], -1).astype(np.float32)
+        if image.getchannel("A").getextrema() == (0, 0):  # what an empty mask is, too
+            rgba, method = np.zeros((image.height, image.width, 4), np.float32), "alpha"
+        else:
+            try:
+                rgb, alpha, method = matte(image)
+            except InputError as error:
+                raise InputError(f"{frame.name}: {error}") from None
+            rgba = np.concatenate([rgb, alpha[..., None]], -1).astype(np.float32)
     size = (rgba.shape[1], rgba.shape[0])
     maps: dict[str, Float[np.ndarray, "H W k"]] = {}
     if frame.depth is not None:
@@ -420,6 +426,20 @@ def _check(posed: PosedSet, views: ViewSet, warnings: list[str]) -> None:
         warnings.append(
             f"View {index} ({posed.frames[index].name}) contradicts the others' silhouettes "
             f"({shares[index]:.0%} agree): is its picture turned, or its pose another's?"
+        )
+    if views.gbuffer.depth is None:
+        return
+    through = seen_through(views)
+    if float(np.median(through)) > _THROUGH:
+        raise InputError(
+            f"The depths contradict each other ({np.median(through):.0%} of their points lie where other "
+            "views look through): the poses do not belong to the pictures, or depth_unit_scale_factor is "
+            "not theirs."
+        )
+    for index in np.flatnonzero(through > _THROUGH).tolist():
+        warnings.append(
+            f"The depth of view {index} ({posed.frames[index].name}) contradicts the others: "
+            f"{through[index]:.0%} of its points lie where they look through."
         )
 
 

@@ -1,7 +1,8 @@
 """Visual hull: what the silhouettes alone say of an object (Laurentini, 1994), and where the object is.
 
 In: views with alpha, in any units. Out: the ball around the object (`locate`), a signed volume of the hull
-(`carve`), and how well hull and silhouettes agree (`agreement`), which tells wrong poses from right ones.
+(`carve`), and how well silhouettes (`agreement`) and depths (`seen_through`) agree, which tells wrong poses
+from right ones.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from render.gbuffer import GBuffer, ViewSet
 _CELLS = 56
 _FILL = 0.94
 """Radius that the object's ball has after placing: margins of surfaces and cameras lie around it."""
+
+_THROUGH_PX = 8.0
+_THROUGH_POINTS = 2_000
 
 
 @dataclass(frozen=True)
@@ -222,6 +226,38 @@ def agreement(views: ViewSet, volume: Volume) -> Float[np.ndarray, " C"]:
         hit = torch.nn.functional.max_pool2d(hit[None, None], 3, 1, 1)[0, 0]
         solid = alpha[c] > 0.5
         shares.append(float((solid & (hit > 0)).sum() / solid.sum().clamp_min(1)))
+    return np.array(shares)
+
+
+def seen_through(views: ViewSet) -> Float[np.ndarray, " C"]:
+    """Per view with depth: the share of its points that lie where others look through.
+
+    A point counts when a quarter of the other views that have it in their picture see nothing there, or a
+    surface farther away by more than `_THROUGH_PX`. Near 0 when poses and depths belong to each other.
+    """
+    cameras, seen = views.cameras, views.gbuffer
+    assert seen.depth is not None
+    solid, depth = seen.alpha[..., 0] > 0.5, seen.depth[..., 0]
+    which = torch.arange(len(views))[:, None]
+    shares = []
+    for c in range(len(views)):
+        rows, columns = (solid[c] & (depth[c] > 0)).nonzero().unbind(-1)
+        step = 1 + len(rows) // _THROUGH_POINTS
+        rows, columns = rows[::step], columns[::step]
+        if len(rows) == 0:
+            shares.append(0.0)
+            continue
+        pixels = torch.stack([columns + 0.5, rows + 0.5], -1)[None]
+        points = cameras[c].unproject(pixels, depth[c, rows, columns][None])[0]
+        place, away = cameras.project(points)
+        column, row = place.floor().long().unbind(-1)
+        known = (column >= 0) & (column < cameras.width) & (row >= 0) & (row < cameras.height) & (away > 0)
+        known[c] = False
+        column, row = column.clamp(0, cameras.width - 1), row.clamp(0, cameras.height - 1)
+        there = depth[which, row, column]
+        pixel = (away if cameras.projection == "perspective" else 1.0) / cameras.intrinsics[:, :1]
+        through = known & (~solid[which, row, column] | (there - away > _THROUGH_PX * pixel))
+        shares.append(float((through.sum(0) > 0.25 * known.sum(0)).float().mean()))
     return np.array(shares)
 
 

@@ -182,6 +182,7 @@ WRONG: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "other size": (lambda d: d.update(w=64, h=48), "intrinsics are of 64 x 48"),
     "no frames": (lambda d: d.pop("frames"), "no list of frames"),
     "looking away": (turn_around, "look away|point in common"),
+    "depth of another unit": (lambda d: d.update(depth_unit_scale_factor=1.4e-3), "depths contradict"),
     "shuffled poses": (shuffle, "do not belong|look away"),
 }  # fmt: skip
 
@@ -193,6 +194,27 @@ def test_what_is_wrong_is_said(folder: Path, name: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         load_views(read_transforms(folder))
     assert "\n" not in str(caught.value)
+
+
+def test_a_picture_of_nothing_is_left_out(folder: Path) -> None:
+    first = read_transforms(folder).frames[0].image
+    empty = Image.open(first).convert("RGBA")
+    empty.putalpha(0)
+    empty.save(first)
+    edit(folder, lambda data: [frame.pop("mask_path") for frame in data["frames"]])
+    found = load_views(read_transforms(folder))
+    assert len(found.views) == 11
+    assert found.warnings == ("images/0000.png shows nothing (its mask is empty); it was left out.",)
+
+
+def test_one_depth_that_contradicts_the_others_is_named(folder: Path) -> None:
+    frame = read_transforms(folder).frames[4]
+    assert frame.depth is not None
+    depth = np.load(frame.depth)
+    np.save(frame.depth, depth * (0.7 if depth.dtype.kind == "f" else 1))
+    found = load_views(read_transforms(folder))
+    assert len(found.warnings) == 1
+    assert "The depth of view 4 (images/0004.png) contradicts" in found.warnings[0]
 
 
 def test_damaged_files_are_said(folder: Path) -> None:

@@ -42,6 +42,8 @@ from render.gbuffer import ViewSet
 from render.rasterize import rasterize
 from render.scene import Mesh
 
+_LEAST_PX = 0.25
+"""Views that disagree by less have a surface near the truth, which is left alone."""
 _SOFTNESS = 0.01
 """Spread of a patch's normals, 1 - |their mean|, that tells a flat patch from one over an edge: that of
 normals 8 degrees off. A patch on a barrel 60 pixels wide has 0.001, one over a right angle 0.3."""
@@ -80,7 +82,7 @@ class CrispConfig:
     reach_px: float = 30.0
     """Over what is longer than this, where the surface was decides; over what is shorter, its normals."""
     limit: float = 2.0
-    """How far a vertex may go, in units of the views' disagreement (at least a pixel)."""
+    """How far a vertex may go, in units of the views' disagreement."""
 
     def __post_init__(self) -> None:
         limits = {
@@ -102,7 +104,7 @@ class CrispConfig:
 def crisp(mesh: Mesh, views: ViewSet, config: CrispConfig) -> Mesh:
     """The closed mesh with faces turned as the views show them; the same triangles.
 
-    views: as drawn, with depth and normals; without these the mesh comes back as it is.
+    views: as drawn, with depth and normals; without these, and where they agree, it comes back as it is.
     """
     seen = views.gbuffer
     if (
@@ -113,7 +115,9 @@ def crisp(mesh: Mesh, views: ViewSet, config: CrispConfig) -> Mesh:
     ):
         return mesh
     maps = depth_maps(views.cameras, seen)
-    pixel, disagreement = maps.footprint, max(disagreement_px(maps), 1.0)
+    pixel, disagreement = maps.footprint, disagreement_px(maps)
+    if disagreement < _LEAST_PX:
+        return mesh
     faces = np.ascontiguousarray(mesh.faces, np.int32)
     even = evened(mesh.vertices.astype(np.float64), faces, _EVENINGS)
     shape = _Shape.of(even, faces, pixel)

@@ -38,13 +38,15 @@ def rippled(shape: trimesh.Trimesh, amplitude: float = 1.3 * PIXEL) -> Mesh:
 
 
 def drawn(shape: trimesh.Trimesh) -> ViewSet:
-    """Views whose normals are each off by a few degrees."""
+    """Views whose normals are each off by a few degrees, and whose depths disagree by more than a pixel."""
     views = views_of(MeshField(shape))
-    normal = views.gbuffer.normal
+    normal, depth = views.gbuffer.normal, views.gbuffer.depth
     assert normal is not None
+    assert depth is not None
+    apart = 0.05 * torch.sin(2.4 * torch.arange(10.0))[:, None, None, None]
     off = 0.12 * torch.randn(normal.shape, generator=torch.Generator().manual_seed(0))
     noisy = torch.nn.functional.normalize(normal + off, dim=-1) * views.gbuffer.alpha
-    return replace(views, gbuffer=replace(views.gbuffer, normal=noisy))
+    return replace(views, gbuffer=replace(views.gbuffer, normal=noisy, depth=depth + apart * (depth > 0)))
 
 
 def unit_normals(mesh: Mesh) -> np.ndarray:

@@ -21,6 +21,7 @@ from pipeline.config import changed, plain
 from pipeline.delivery import Result, finish
 from pipeline.observer import Observer, Unobserved
 from pipeline.output_directory import STAGES_DIRECTORY, checked_directory, disk_errors, locked_stages
+from pipeline.picture_safety import PicturePolicy, picture_policy
 from pipeline.posed_views import frames_of
 from pipeline.preset import Preset, load_preset
 from pipeline.prompt import Prompt
@@ -48,12 +49,14 @@ def reconstruct(
     delight: bool | None = None,
     device: Device = "auto",
     observer: Observer | None = None,
+    screening: PicturePolicy | None = None,
 ) -> Result:
     """Makes an asset of the posed pictures in the folder `views` (see `pipeline.transforms_json`) in `out`.
 
     `field`, `delight` (take the pictures' light out of the base colour) and the budget change the preset.
-    Without `height_m` the asset has the size that the object has
-    in the views' world, taken as metres. Raises `InputError` for what a user can mend.
+    Without `height_m` the asset has the size that the object has in the views' world, taken as metres.
+    `screening` judges pictures of the finished asset (default: `picture_policy()`). Raises `InputError` for
+    what a user can mend.
     """
     directory, source = Path(out), Path(views)
     posed = read_transforms(source)
@@ -76,7 +79,7 @@ def reconstruct(
         views_sha256=views_sha256(posed),
         scale_m=1.0 if height_m is None else None,
     )
-    return run(request, posed, source, directory, observer=observer or Unobserved())
+    return run(request, posed, source, directory, observer=observer or Unobserved(), screening=screening)
 
 
 def resume(
@@ -93,6 +96,7 @@ def resume(
     delight: bool | None = None,
     device: Device | None = None,
     observer: Observer | None = None,
+    screening: PicturePolicy | None = None,
 ) -> Result:
     """Goes on with the last reconstruction in `out`; what is given here changes its request."""
     directory = Path(out)
@@ -118,7 +122,7 @@ def resume(
         device=request.device if device is None else resolved_device(device),
         views_sha256=views_sha256(posed),
     )
-    return run(request, posed, source, directory, observer=observer or Unobserved())
+    return run(request, posed, source, directory, observer=observer or Unobserved(), screening=screening)
 
 
 def _with_field_and_light(preset: Preset, field: str | None, delight: bool | None) -> Preset:
@@ -147,7 +151,15 @@ def reconstruct_again(
     return run(request, posed, views, out, observer=observer)
 
 
-def run(request: Request, posed: PosedSet, source: Path, directory: Path, *, observer: Observer) -> Result:
+def run(
+    request: Request,
+    posed: PosedSet,
+    source: Path,
+    directory: Path,
+    *,
+    observer: Observer,
+    screening: PicturePolicy | None = None,
+) -> Result:
     """Makes what `request` asks for, of the set `posed` that was read from `source`."""
     started = time.perf_counter()
     if request.preset.reconstruct.delight and posed.unlit:
@@ -160,7 +172,9 @@ def run(request: Request, posed: PosedSet, source: Path, directory: Path, *, obs
         part.replace(kept / SOURCE_FILE)
         checkpoints = Checkpoints(kept)
         model = _NoModel()
-        runner = Runner(request, Prompt("posed views"), checkpoints, model, observer)
+        runner = Runner(
+            request, Prompt("posed views"), checkpoints, model, observer, screening or picture_policy()
+        )
         views = runner.stage(
             "views",
             {"posed": request.views_sha256, "reconstruct": plain(request.preset.reconstruct)},

@@ -17,7 +17,9 @@ from pipeline.commands.making import (
     AssetPivot,
     AssetTextures,
     DeviceName,
+    KnownPictures,
     MapSize,
+    PicturePolicyName,
     Polycount,
     PresetName,
     Resume,
@@ -55,6 +57,8 @@ def reconstruct(
         typer.Option("--delight/--no-delight", help="Take the pictures' light out of the base colour."),
     ] = None,
     device: DeviceName = None,
+    picture_policy: PicturePolicyName = "offline",
+    known_pictures: KnownPictures = None,
     sign: Sign = False,
     resume: Resume = False,
     quiet: Quiet = False,
@@ -67,7 +71,9 @@ def reconstruct(
     check_place(out, device)
     with stage_bar(quiet) as bar, Resumable(out, "reconstruct"):
         from pipeline import reconstruct as runs
+        from pipeline.picture_safety import picture_policy as policy_named
 
+        screening = policy_named(picture_policy, known_pictures)
         given = asked(
             out,
             resume,
@@ -84,8 +90,8 @@ def reconstruct(
             device=device,
         )  # fmt: skip
         if resume:
-            result = runs.resume(out, views, observer=bar, **given)
+            result = runs.resume(out, views, observer=bar, screening=screening, **given)
         else:
             assert views is not None
-            result = runs.reconstruct(views, out=out, observer=bar, **given)
+            result = runs.reconstruct(views, out=out, observer=bar, screening=screening, **given)
     print_result(result, sign=sign)

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pipeline.commands import Asset, Out, Quiet, print_line, stage_bar
+from pipeline.commands.making import KnownPictures, PicturePolicyName
 from pipeline.commands.packaging import (
     Collider,
     Compress,
@@ -52,6 +53,8 @@ def retexture(
     compress: Compress = "plain",
     texture_size: TextureSize = None,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    picture_policy: PicturePolicyName = "offline",
+    known_pictures: KnownPictures = None,
     quiet: Quiet = False,
 ) -> None:
     """Paint an asset anew after words, a picture, or both; its shape stays."""
@@ -60,11 +63,13 @@ def retexture(
     if device not in ("auto", "cpu", "cuda"):
         raise InputError(f"--device must be auto, cpu or cuda, not {device!r}.")
     with stage_bar(quiet) as bar:
+        from pipeline.picture_safety import picture_policy as policy_named
         from pipeline.preset import load_preset
         from pipeline.retexture import RetextureConfig
         from pipeline.retexture import retexture as run
         from pipeline.run import prepare_image, resolved_device
 
+        screening = policy_named(picture_policy, known_pictures)
         options = package_options(
             formats, pivot, height_m, lods, lod_layout, collider, textures, compress, texture_size
         )
@@ -74,13 +79,14 @@ def retexture(
             asset,
             prompt or "",
             out=out,
-            image=prepare_image(image),
+            image=prepare_image(image, screening),
             negative=negative,
             config=config,
             options=options,
             seed=seed,
             device=found,
             observer=bar,
+            screening=screening,
         )
     for file in files:
         print_line(str(file))

@@ -16,9 +16,11 @@ from pipeline.preset import Preset
 from pipeline.reconstruct import reconstruct, resume
 from pipeline.replay import replay
 from pipeline.run import generate
+from pipeline.safety import RefusedError
 from render.errors import InputError
 from render.glb import load_scene
 from tests.conftest import BarrelPipeline
+from tests.pipeline.picture_plugin import NoRed
 from tests.pipeline.posed import barrel_set
 
 QUICK = build(
@@ -78,6 +80,8 @@ def test_pictures_alone_resume_and_repeat(tmp_path: Path) -> None:
     assert light is not None
     assert light["contrast"] > 0.02  # how well it is found: tests/recon/test_delight.py
     assert len(light["coefficients"]) == 16
+    with pytest.raises(RefusedError, match="what was made was screened"):
+        resume(first.directory, screening=NoRed(share=0.0))
 
 
 def test_a_receipt_is_replayed_with_its_pictures_wherever_they_are(views: Path, tmp_path: Path) -> None:

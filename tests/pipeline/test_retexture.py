@@ -138,6 +138,7 @@ def test_what_is_refused_leaves_nothing(tmp_path: Path, tiny_multiview_pipeline:
         (["ball.glb", "gold", "--grain", "2"], "grain"),
         (["missing.glb", "gold"], "missing.glb"),
         (["ball.glb", "gold", "--device", "tpu"], "--device"),
+        (["ball.glb", "gold", "--picture-policy", "maybe"], "picture policy"),
     ],
 )
 def test_command_line_says_what_is_wrong(

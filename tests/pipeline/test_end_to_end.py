@@ -107,7 +107,7 @@ def test_a_replay_gives_the_same_bytes(made: Result, tmp_path: Path):
     # Stages too are the same to the byte, so that those after one that was made again are still known.
     first, again = (
         sorted(path.name for path in (out / ".stages").glob("*-*"))
-        for out in (made.directory, replayed.result.directory)
+        for out in (made.directory, replayed.directory)
     )
     assert first == again
 

@@ -39,14 +39,14 @@ RUN pip install --no-cache-dir --no-deps --index-url "$TORCH_INDEX" \
         "$(grep '^torch==' constraints.txt)"
 COPY . .
 COPY --from=viewer /src/worker/web/vendor worker/web/vendor
-RUN pip install --no-cache-dir -c constraints.txt '.[postgres,redis,s3,collider,draco,meshopt,usd,c2pa,otel]'
+RUN pip install --no-cache-dir -c constraints.txt '.[postgres,redis,s3,collider,draco,ktx2,meshopt,usd,c2pa,otel]'
 
 FROM source AS install-cuda
 # PyPI's wheel of torch brings its CUDA libraries; the driver is the host's.
 RUN pip install --no-cache-dir -c constraints.txt torch
 COPY . .
 COPY --from=viewer /src/worker/web/vendor worker/web/vendor
-RUN pip install --no-cache-dir -c constraints.txt '.[postgres,redis,s3,collider,draco,meshopt,usd,c2pa,otel]'
+RUN pip install --no-cache-dir -c constraints.txt '.[postgres,redis,s3,collider,draco,ktx2,meshopt,usd,c2pa,otel]'
 
 FROM runtime AS service
 # /data: database and artefacts when they are not servers, scratch, compiled kernels.

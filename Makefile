@@ -33,7 +33,7 @@ $(DEV_STAMP): $(INPUTS)
 
 # The Khronos glTF validator, at the version of its lock file; the tests fail without it.
 $(VALIDATOR): tests/gltf_validator/package.json tests/gltf_validator/package-lock.json | $(DEV_STAMP)
-	npm ci --prefix tests/gltf_validator --no-audit --no-fund --loglevel=error
+	npm ci --prefix tests/gltf_validator --ignore-scripts --omit=optional --no-audit --no-fund --loglevel=error
 	@touch $@
 
 # The web page's 3D viewer; without it the page shows films of the turntable.

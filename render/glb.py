@@ -37,6 +37,7 @@ _UNDERSTOOD = (
     "EXT_meshopt_compression",
     "KHR_meshopt_compression",
     "EXT_texture_webp",
+    "KHR_texture_basisu",
     "KHR_xmp",
     "KHR_animation_pointer",
     "MSFT_lod",

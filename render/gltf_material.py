@@ -25,6 +25,8 @@ from PIL import Image
 
 from render.conventions import linear_to_srgb_np, srgb_to_linear_np
 from render.gltf_file import GltfFile
+from render.ktx2 import IDENTIFIER as KTX2
+from render.ktx2 import NotInstalledError, ktx2_pixels, ktx2_size
 from render.scene import Material
 
 _MAX_SIDE = 16384
@@ -195,8 +197,11 @@ class MaterialReader:
     def _texture(self, index: object, here: str) -> UInt8[np.ndarray, "H W 4"] | None:
         file = self.file
         texture = file.item("textures", index, here)
-        webp = file.mapping(file.mapping(texture, "extensions", here), "EXT_texture_webp", here)
-        source = texture.get("source", webp.get("source"))
+        source = texture.get("source")
+        for extension in ("EXT_texture_webp", "KHR_texture_basisu"):
+            if source is None:
+                packed = file.mapping(file.mapping(texture, "extensions", here), extension, here)
+                source = packed.get("source")
         if source is None:
             file.fail(here, "has no image in a format that is read", "export textures as PNG or JPEG")
         entry = file.item("images", source, here)
@@ -211,6 +216,8 @@ class MaterialReader:
 
     def _decode(self, data: bytes, here: str) -> UInt8[np.ndarray, "H W 4"]:
         file = self.file
+        if data.startswith(KTX2):
+            data = self._unpacked(data, here)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -246,6 +253,28 @@ class MaterialReader:
             image = image.reduce(2)
         self._kept += image.width * image.height
         return np.asarray(image)
+
+    def _unpacked(self, data: bytes, here: str) -> bytes:
+        """A KTX2 texture as a PNG, so that all pictures are judged alike."""
+        file = self.file
+        try:
+            width, height = ktx2_size(data)
+            if width * height > _MAX_PIXELS or max(width, height) > _MAX_SIDE:
+                file.fail(
+                    here, f"is {width} x {height} pixels, more than {_MAX_PIXELS}", "make the texture smaller"
+                )
+            pixels = ktx2_pixels(data)
+        except NotInstalledError:
+            file.fail(
+                here,
+                "is a KTX2 texture, which needs opengl_basisu",
+                "install it with: pip install 'maquette[ktx2]', or export textures as PNG",
+            )
+        except ValueError:
+            file.fail(here, "is a broken KTX2 texture")
+        buffer = io.BytesIO()
+        Image.fromarray(pixels).save(buffer, "PNG", compress_level=0)
+        return buffer.getvalue()
 
     def _map(self, make: Callable[..., NDArray[np.float32]], image: Any, *how: Any) -> Any:
         """What `make` makes of an image, once for all materials that want the same."""

@@ -47,7 +47,8 @@ AssetCollider = Annotated[
     bool | None, typer.Option("--collider/--no-collider", help="Convex hulls for physics engines.")
 ]
 AssetTextures = Annotated[
-    str | None, typer.Option("--textures", help="Of glb and gltf: png or webp.  [default: the preset's]")
+    str | None,
+    typer.Option("--textures", help="Of glb and gltf: png, webp or ktx2.  [default: the preset's]"),
 ]
 AssetMeshes = Annotated[
     str | None,

@@ -28,7 +28,7 @@ Layout = Annotated[
 Collider = Annotated[
     bool, typer.Option("--collider", help="Add convex hulls UCX_NAME_00, ... (extra 'collider').")
 ]
-Textures = Annotated[str, typer.Option(help="Textures of glb and gltf: png or webp.")]
+Textures = Annotated[str, typer.Option(help="Textures of glb and gltf: png, webp or ktx2 (program basisu).")]
 Compress = Annotated[
     str, typer.Option(help="Geometry of glb and gltf: plain, draco or meshopt (extras of these names).")
 ]

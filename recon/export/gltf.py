@@ -16,6 +16,8 @@ import numpy as np
 
 from recon.export import images
 from recon.export.draco import draco_primitive
+from recon.export.ktx2 import EXTENSION as BASISU
+from recon.export.ktx2 import can_be_ktx2, ktx2
 from recon.export.meshopt import EXTENSION as MESHOPT
 from recon.export.meshopt import Packed, packed_attribute, packed_indices, reordered
 from recon.export.xmp import EXTENSION as XMP
@@ -25,7 +27,7 @@ from render.conventions import srgb_to_linear_np
 from render.errors import InputError
 from render.scene import Material, Mesh, Part
 
-TextureFormat = Literal["png", "webp"]
+TextureFormat = Literal["png", "webp", "ktx2"]
 MeshFormat = Literal["plain", "draco", "meshopt"]
 
 _ARRAY_BUFFER, _ELEMENT_ARRAY_BUFFER = 34962, 34963
@@ -46,7 +48,7 @@ class GltfOptions:
 
     def __post_init__(self) -> None:
         if self.textures not in get_args(TextureFormat):
-            raise InputError(f"textures is {self.textures!r}; it must be png or webp")
+            raise InputError(f"textures is {self.textures!r}; it must be png, webp or ktx2")
         if self.meshes not in get_args(MeshFormat):
             raise InputError(f"meshes is {self.meshes!r}; it must be plain, draco or meshopt")
 
@@ -130,19 +132,22 @@ class Document:
         return len(self.accessors) - 1
 
     def texture(self, pixels: np.ndarray, name: str, sampler: int, *, exact: bool) -> dict[str, Any]:
-        """A picture; `exact` ones (data, not colour) are stored without loss."""
+        """A picture; `exact` ones (data, not colour) are stored without loss, or as KTX2 with little."""
+        extension = None
         if self.options.textures == "webp":
-            data, kind = images.webp(pixels, lossless=exact), "image/webp"
-            self.extensions.add("EXT_texture_webp")
+            data, kind, extension = images.webp(pixels, lossless=exact), "image/webp", "EXT_texture_webp"
+        elif self.options.textures == "ktx2" and can_be_ktx2(pixels):
+            data, kind, extension = ktx2(pixels, data=exact), "image/ktx2", BASISU
         else:
             data, kind = images.png(pixels), "image/png"
         self.images.append({"name": name, "mimeType": kind, "bufferView": self.view(data)})
         source = len(self.images) - 1
         entry: dict[str, Any] = {"sampler": sampler}
-        if self.options.textures == "webp":
-            entry["extensions"] = {"EXT_texture_webp": {"source": source}}
-        else:
+        if extension is None:
             entry["source"] = source
+        else:
+            self.extensions.add(extension)
+            entry["extensions"] = {extension: {"source": source}}
         self.textures.append(entry)
         return {"index": len(self.textures) - 1}
 

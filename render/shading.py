@@ -22,7 +22,7 @@ _F0 = np.float32(0.04)
 """Reflectance of dielectrics at normal incidence (index of refraction 1.5; glTF 2.0, appendix B)."""
 
 
-@numba.njit(cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"})
+@numba.njit(cache=True, error_model="numpy", fastmath={"contract", "nsz", "arcp"}, forceinline=True)
 @no_type_check
 def shade(
     surface: NDArray[np.float32],
@@ -124,7 +124,7 @@ def shade(
         )
 
 
-@numba.njit(cache=True, error_model="numpy")
+@numba.njit(cache=True, error_model="numpy", forceinline=True)
 @no_type_check
 def tone_map(color: NDArray[np.float32]) -> None:
     """Khronos PBR Neutral, in place on `color[0:3]`: radiance to display-linear in [0, 1]."""

@@ -7,7 +7,7 @@ from typing import Literal
 StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "preview"]
 
 VERSIONS: dict[StageName, int] = {
-    "views": 9,
+    "views": 10,
     "field": 3,
     "surface": 6,
     "mesh": 3,

@@ -24,9 +24,6 @@ from pipeline.multiview.transformer_network import ContextBlock
 from render.cameras import Cameras
 from render.conventions import ORTHOGRAPHIC_HALF_EXTENT
 
-_CELL = 8
-"""Pixels along a latent."""
-
 
 @dataclass(frozen=True)
 class Framing:

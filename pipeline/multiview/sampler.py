@@ -67,7 +67,6 @@ class Lifted:
 
     latents: Float[Tensor, "1 c h w"]
     rays: Float[Tensor, "1 n f"]
-    cameras: Cameras
 
 
 class ViewSampler:
@@ -118,8 +117,7 @@ class ViewSampler:
         framing = self.lifter.framing(picture)
         latents = self.lifter(picture, framing)
         elevation = torch.rad2deg(Framing.from_tensor(framing).elevation_rad).item()
-        cameras = orbit_cameras([0.0], [elevation], size_px)
-        return Lifted(latents, self.rays(cameras.to(latents.device)), cameras)
+        return Lifted(latents, self.rays(orbit_cameras([0.0], [elevation], size_px).to(latents.device)))
 
     def velocity(
         self,

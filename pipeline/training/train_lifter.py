@@ -1,4 +1,4 @@
-"""Trains the lifter (`pipeline.multiview.lifter_network`): in two parts.
+"""Trains the lifter (`pipeline.multiview.lifter_network`), in two parts.
 
 First how a picture is framed, from the pictures of the latent cache. Then what it shows, from pictures and
 views that are made as they are needed: the targets are latents of the frozen autoencoder, and the picture is
@@ -16,14 +16,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from pipeline.multiview.autoencoder import DOWNSAMPLING, MATERIAL_LATENTS, GBufferAutoencoder
 from pipeline.multiview.lifter import PictureLifter
 from pipeline.multiview.lifter_network import Framing
-from pipeline.multiview.sampler import reference_tensor
 from pipeline.training.augment import mirrored, recolored, rematerialed, repainted, stretched
 from pipeline.training.latents import LatentCache
 from pipeline.training.procedural import procedural_props
@@ -33,14 +30,15 @@ from pipeline.training.train_autoencoder import metrics
 from pipeline.training.views import (
     Pose,
     cameras_of,
-    lit_picture,
     network_images,
+    premultiplied,
     reference_azimuth,
-    reference_camera,
+    reference_picture_of,
 )
 from pipeline.training.weights import MasterWeights, append_row, warmup_cosine, working_dtype
 
 FRAMING = "framing.safetensors"
+"""Checkpoint of the first part, in the run's folder."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class LifterTraining:
 
 
 @dataclass(frozen=True)
-class Lifted:
+class LifterBatch:
     """Training tensors."""
 
     picture: Float[Tensor, "b 4 s s"]
@@ -76,24 +74,25 @@ class Lifted:
     """Share of each pixel whose material is known."""
 
 
-def examples(prop: Prop, count: int, size: int, rng: np.random.Generator) -> Lifted:
+def examples(prop: Prop, count: int, size: int, rng: np.random.Generator) -> LifterBatch:
     """`count` random pictures of an object with the views to predict."""
     pictures, framings, images, knowns = [], [], [], []
     for _ in range(count):
         azimuth = reference_azimuth(rng)
-        camera, elevation = reference_camera(prop.vertices, azimuth, size, rng)
-        lit = lit_picture(network_images(prop, camera)[0][0], elevation, rng)
-        pictures.append(reference_tensor(Image.fromarray(lit, "RGBA"), size))
-        framings.append(Framing.of(camera).to_tensor())
+        picture, camera = reference_picture_of(prop, azimuth, size, rng)
+        framing = Framing.of(camera)
+        elevation = torch.rad2deg(framing.elevation_rad).item()
+        pictures.append(premultiplied(picture[None]))
+        framings.append(framing.to_tensor())
         image, known = network_images(prop, cameras_of([Pose(azimuth, elevation)], size))
         images.append(torch.from_numpy(image))
         knowns.append(torch.from_numpy(known))
-    return Lifted(torch.cat(pictures), torch.cat(framings), torch.cat(images), torch.cat(knowns))
+    return LifterBatch(torch.cat(pictures), torch.cat(framings), torch.cat(images), torch.cat(knowns))
 
 
-def joined(parts: list[Lifted]) -> Lifted:
+def joined(parts: list[LifterBatch]) -> LifterBatch:
     """One batch of several."""
-    return Lifted(
+    return LifterBatch(
         torch.cat([p.picture for p in parts]),
         torch.cat([p.framing for p in parts]),
         torch.cat([p.image for p in parts]),
@@ -121,7 +120,10 @@ def objects(packed: list[Prop], config: LifterTraining, rng: np.random.Generator
 
 
 def lifting_loss(
-    lifter: PictureLifter, batch: Lifted, framing: Float[Tensor, "b 4"], latents: Float[Tensor, "b c h w"]
+    lifter: PictureLifter,
+    batch: LifterBatch,
+    framing: Float[Tensor, "b 4"],
+    latents: Float[Tensor, "b c h w"],
 ) -> Tensor:
     """Mean squared error of the latents, where the material is known for those that hold it."""
     predicted = lifter(batch.picture, framing)
@@ -143,19 +145,10 @@ def master_weights(network: nn.Module, config: LifterTraining) -> MasterWeights:
     )
 
 
-def pictures_of(
-    cache: LatentCache, shard: int, rows: NDArray[np.int64], which: int
-) -> Float[Tensor, "b 4 s s"]:
-    """Reference pictures of the cache as the lifter reads them."""
-    stored = torch.tensor(cache.references[shard][rows, which]).permute(0, 3, 1, 2).float() / 255
-    return torch.cat([stored[:, :3] * stored[:, 3:], stored[:, 3:]], 1)
-
-
 def train_framing(cache: Path, out: Path, config: LifterTraining, device: torch.device) -> None:
     """The first part; writes `framing.safetensors` (resumes from it) and `framing.jsonl`."""
     training, held_out = LatentCache.open(cache, "train"), LatentCache.open(cache, "val")
-    rows = np.arange(len(held_out.items[0]))
-    fixed = pictures_of(held_out, 0, rows, 0), torch.tensor(held_out.framings[0][:, 0])
+    fixed = premultiplied(held_out.references[0][:, 0]), torch.tensor(held_out.framings[0][:, 0])
     sizes = np.array([len(items) for items in training.items])
     dtype = working_dtype(device)
     torch.manual_seed(config.seed)
@@ -172,7 +165,7 @@ def train_framing(cache: Path, out: Path, config: LifterTraining, device: torch.
     while (fraction := (time.monotonic() - start) / (config.framing_minutes * 60)) < 1:
         shard, which = int(rng.choice(len(sizes), p=sizes / sizes.sum())), int(rng.integers(2))
         chosen = np.sort(rng.choice(sizes[shard], min(config.framing_batch, sizes[shard]), replace=False))
-        picture = pictures_of(training, shard, chosen, which).to(device)
+        picture = premultiplied(training.references[shard][chosen, which]).to(device)
         true = torch.tensor(training.framings[shard][chosen, which], device=device)
         if rng.uniform() < 0.5:  # the mirrored picture: the origin lies on the other side
             picture, true = picture.flip(-1), true * torch.tensor([1.0, 1.0, -1.0, 1.0], device=device)
@@ -199,7 +192,7 @@ def train_framing(cache: Path, out: Path, config: LifterTraining, device: torch.
 
 
 @torch.no_grad()
-def validate(lifter: PictureLifter, autoencoder: GBufferAutoencoder, fixed: Lifted) -> dict[str, float]:
+def validate(lifter: PictureLifter, autoencoder: GBufferAutoencoder, fixed: LifterBatch) -> dict[str, float]:
     """Errors on pictures of objects that are never trained on, laid over by the true framing."""
     framing = fixed.framing
     latents = torch.cat(
@@ -240,7 +233,7 @@ def train_lifter(data: Path, out: Path, config: LifterTraining, device: torch.de
         batch = joined(
             [examples(next(source), count, config.size, rng) for _ in range(config.batch // count)]
         )
-        batch = Lifted(*(t.to(device) for t in (batch.picture, batch.framing, batch.image, batch.known)))
+        batch = LifterBatch(*(t.to(device) for t in (batch.picture, batch.framing, batch.image, batch.known)))
         with torch.no_grad():
             latents = autoencoder.encode(batch.image.to(dtype)).float()
         framing = batch.framing + errors * torch.randn(len(batch.framing), 4, device=device)

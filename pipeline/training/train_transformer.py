@@ -21,6 +21,7 @@ from pipeline.multiview.autoencoder import MATERIAL_LATENTS
 from pipeline.multiview.text import TextEncoder
 from pipeline.multiview.transformer import PATCH, MultiViewTransformer, ray_features
 from pipeline.training.latents import ASSEMBLY, LatentCache
+from pipeline.training.views import premultiplied
 from pipeline.training.weights import MasterWeights, append_row, working_dtype
 from render.cameras import Cameras, orbit_pose
 
@@ -128,8 +129,7 @@ class BatchSource:
         mask[:, :, -MATERIAL_LATENTS:] = torch.from_numpy(np.stack(known))[:, :, None].float()
         reference = None
         if with_reference:
-            picture = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).float() / 255
-            reference = torch.cat([picture[:, :3] * picture[:, 3:], picture[:, 3:]], 1)
+            reference = premultiplied(np.stack(pictures))
         return Batch(x, mask, rays_of(np.stack(poses), x.shape[-1] // PATCH), torch.stack(text), reference)
 
 

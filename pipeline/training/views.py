@@ -192,6 +192,12 @@ def reference_picture_of(
     return lit_picture(image[0], elevation, generator), camera
 
 
+def premultiplied(pictures: UInt8[np.ndarray, "b H W 4"]) -> Float[torch.Tensor, "b 4 H W"]:
+    """Pictures as the networks read them: colour times alpha, in [0, 1]."""
+    values = torch.tensor(pictures).permute(0, 3, 1, 2).float() / 255
+    return torch.cat([values[:, :3] * values[:, 3:], values[:, 3:]], 1)
+
+
 def lit_picture(
     network_image: Float[np.ndarray, "10 H W"], elevation_deg: float, generator: np.random.Generator
 ) -> UInt8[np.ndarray, "H W 4"]:

@@ -34,10 +34,15 @@ class Placement:
 
 def _used_vertices(scene: Scene) -> Float[np.ndarray, "V 3"]:
     """float64 positions that some triangle names."""
-    used = [part.mesh.vertices[np.unique(part.mesh.faces)] for part in scene.parts if len(part.mesh.faces)]
-    if not used:
+    found = []
+    for part in scene.parts:
+        used = np.zeros(len(part.mesh.vertices), bool)
+        used[part.mesh.faces.ravel()] = True
+        found.append(part.mesh.vertices[used])
+    vertices = np.concatenate(found) if found else np.zeros((0, 3))
+    if not len(vertices):
         raise InputError("The scene has no triangles, so there is nothing to draw.")
-    return np.concatenate(used).astype(np.float64)
+    return vertices.astype(np.float64)
 
 
 def placement_of(scene: Scene) -> Placement:

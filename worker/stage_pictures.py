@@ -1,6 +1,7 @@
 """What a stage in the middle made, as a picture for those who wait: field, surface, mesh, textures.
 
-Three sides in a row, small: each costs a fraction of a second.
+Three sides in a row, small, lit from above the camera's shoulder, without shadows: they must cost next to
+nothing beside the stage itself.
 """
 
 from __future__ import annotations
@@ -13,33 +14,45 @@ from PIL import Image
 from pipeline.checkpoints import StageOutput
 
 if TYPE_CHECKING:
-    import numpy as np
+    from jaxtyping import Float
+    from torch import Tensor
 
+    from render.cameras import Cameras
     from render.scene import Material, Mesh
 
 SIDE_PX = 224
 AZIMUTHS_DEG = (30.0, 150.0, 270.0)
-STAGES = ("field", "surface", "mesh", "texture")
+KEY_LIGHT = (-0.35, 0.6, 0.72)
+"""Direction to the light, unit length, in the camera's axes: x right, y up, z to the eye."""
+AMBIENT = 0.35
+"""Share of the light that comes from everywhere."""
+GREY = 0.8
+"""Base colour, in sRGB, of what has none yet."""
+LINE = 0.6
+"""How dark the border of two triangles is."""
 
 
 def stage_picture(stage: str, made: Mapping[str, StageOutput]) -> Image.Image | None:
     """The picture of a stage of `pipeline.run_order`, whose outputs are in `made`; None for one without."""
+    from pipeline.artifacts import load_material, load_mesh
+    from pipeline.stages import MATERIAL_FILE, MESH_FILE
+
     match stage:
         case "field":
             return _field(made["field"])
         case "surface":
-            return _clay(made["surface"], "clay")
+            return _lit(load_mesh(made["surface"] / MESH_FILE))
         case "mesh":
-            return _clay(made["mesh"], "wireframe")
+            return _lit(load_mesh(made["mesh"] / MESH_FILE), wires=True)
         case "texture":
-            return _textured(made["mesh"], made["texture"])
+            mesh, material = made["mesh"] / MESH_FILE, made["texture"] / MATERIAL_FILE
+            return _lit(load_mesh(mesh), load_material(material))
         case _:
             return None
 
 
 def _field(output: StageOutput) -> Image.Image:
-    """Colours of the Gaussians over white."""
-    import numpy as np
+    """Colours of the Gaussians."""
     import torch
 
     from pipeline.stages import FIELD_FILE
@@ -51,48 +64,55 @@ def _field(output: StageOutput) -> Image.Image:
         seen = load_field(output / FIELD_FILE).render(cameras)
     color = seen.base_color_srgb if seen.base_color_srgb is not None else seen.rgb_srgb
     assert color is not None
-    shown = (color * seen.alpha + (1 - seen.alpha)).clamp(0, 1)
-    return _row([np.asarray((one.cpu().numpy() * 255 + 0.5).astype(np.uint8)) for one in shown])
+    return _row(color, seen.alpha)
 
 
-def _clay(output: StageOutput, mode: str) -> Image.Image:
+def _lit(mesh: Mesh, material: Material | None = None, *, wires: bool = False) -> Image.Image:
+    """Base colours, grey without a material, under the key light."""
+    from render.conventions import linear_to_srgb, srgb_to_linear
+    from render.framing import frame_cameras
+    from render.scene import Part, Scene
+    from render.scene_gbuffer import gbuffer_of
+
+    scene = Scene((Part(mesh, material or _grey()),))
+    cameras = frame_cameras(scene, SIDE_PX, azimuths_deg=AZIMUTHS_DEG)
+    seen = gbuffer_of(scene, cameras)
+    assert seen.base_color_srgb is not None
+    assert seen.normal is not None
+    axes = cameras.c2w[:, :3, :3]
+    key = (axes @ axes.new_tensor(KEY_LIGHT))[:, None, None]
+    light = AMBIENT + (1 - AMBIENT) * (seen.normal * key).sum(-1, keepdim=True).clamp_min(0)
+    color = linear_to_srgb(srgb_to_linear(seen.base_color_srgb) * light)
+    if wires:
+        color = color * (1 - LINE * _borders(mesh, cameras))
+    return _row(color, seen.alpha)
+
+
+def _grey() -> Material:
     import numpy as np
 
-    from pipeline.artifacts import load_mesh
-    from pipeline.stages import MESH_FILE
     from render.scene import Material
 
-    grey = Material(
-        np.full((1, 1, 3), 0.7, np.float32), np.zeros((1, 1), np.float32), np.full((1, 1), 0.8, np.float32)
-    )
-    return _rendered(load_mesh(output / MESH_FILE), grey, mode)
+    one = np.ones((1, 1), np.float32)
+    return Material(np.full((1, 1, 3), GREY, np.float32), 0 * one, one)
 
 
-def _textured(mesh: StageOutput, texture: StageOutput) -> Image.Image:
-    from pipeline.artifacts import load_material, load_mesh
-    from pipeline.stages import MATERIAL_FILE, MESH_FILE
+def _borders(mesh: Mesh, cameras: Cameras) -> Float[Tensor, "C H W 1"]:
+    """Share of each pixel in which two triangles meet."""
+    import torch
 
-    return _rendered(load_mesh(mesh / MESH_FILE), load_material(texture / MATERIAL_FILE), "shaded")
+    from render.rasterize import rasterize
+
+    fine = cameras.resized(2 * cameras.width, 2 * cameras.height)
+    face = torch.from_numpy(rasterize(mesh.vertices, mesh.faces, fine).face)
+    right, below = face.roll(-1, 2), face.roll(-1, 1)
+    meet = ((face != right) | (face != below)).float()
+    return torch.nn.functional.avg_pool2d(meet, 2)[..., None]
 
 
-def _rendered(mesh: Mesh, material: Material, mode: str) -> Image.Image:
-    from typing import get_args
-
+def _row(color_srgb: Float[Tensor, "C H W 3"], alpha: Float[Tensor, "C H W 1"]) -> Image.Image:
+    """Pictures side by side, over white."""
     import numpy as np
 
-    from render.framing import frame_cameras
-    from render.preview import Mode, PreviewRenderer
-    from render.scene import Part, Scene
-
-    scene = Scene((Part(mesh, material),))
-    chosen: Mode = next(known for known in get_args(Mode) if known == mode)
-    renderer = PreviewRenderer(scene, light="studio", mode=chosen, floor=False)
-    cameras = frame_cameras(scene, SIDE_PX, azimuths_deg=AZIMUTHS_DEG)
-    return _row([np.asarray(one) for one in renderer.render(cameras, background="#ffffff")])
-
-
-def _row(pictures: list[np.ndarray]) -> Image.Image:
-    row = Image.new("RGB", (SIDE_PX * len(pictures), SIDE_PX), "white")
-    for number, one in enumerate(pictures):
-        row.paste(Image.fromarray(one).convert("RGB"), (number * SIDE_PX, 0))
-    return row
+    shown = ((color_srgb * alpha + (1 - alpha)).clamp(0, 1) * 255 + 0.5).byte().cpu().numpy()
+    return Image.fromarray(np.hstack(list(shown)))

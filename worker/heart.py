@@ -26,8 +26,11 @@ from worker.settings import Settings
 
 log = logging.getLogger(__name__)
 
-FIRST_TICK_S = 0.06
-"""The first beats follow each other sooner, so that who waits sees at once that something moves."""
+FIRST_WAIT_S = 0.02
+"""A stage's first news are told so soon after it said them: one that is over by then is not worth a
+transaction. The beats after that follow each other sooner too, from this doubling to the tick."""
+NOTHING = (0.0, "")
+"""How far a stage is, and a message, before it has said anything."""
 
 
 class StoppedError(Exception):
@@ -55,10 +58,11 @@ class Heart:
         self._settings = settings
         self._stopping = stopping
         self._end = end
-        self._over = threading.Event()
+        self._wake = threading.Event()
+        """Set by the first news, and when the stage is over."""
+        self._over = False
         self._thread = threading.Thread(target=self._run, name="heart", daemon=True)
-        self._fraction = 0.0
-        self._message = ""
+        self._news = NOTHING
         self._moved = self._renewed = time.monotonic()
         self._asked: float | None = None
         """When the stage was first asked to stop."""
@@ -67,7 +71,10 @@ class Heart:
 
     def progress(self, fraction: float, message: str = "") -> None:
         """For the stage: how far it is. Raises what tells it to stop."""
-        self._fraction, self._message = min(max(fraction, 0.0), 1.0), message
+        news = (min(max(fraction, 0.0), 1.0), message)
+        if self._news == NOTHING != news:
+            self._wake.set()
+        self._news = news
         self._moved = time.monotonic()
         self.check()
 
@@ -87,16 +94,23 @@ class Heart:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over.set()
+        self._over = True
+        self._wake.set()
         self._thread.join()
 
     def _run(self) -> None:
-        told: tuple[float, str] = (0.0, "")
-        wait_s = FIRST_TICK_S
-        while not self._over.wait(min(wait_s, self._settings.tick_s)):
-            wait_s *= 2
-            at = time.monotonic()
-            news = (self._fraction, self._message)
+        told = NOTHING
+        wait_s = tick_s = self._settings.tick_s
+        while True:
+            first = self._wake.wait(wait_s)
+            self._wake.clear()
+            if first and not self._over:
+                wait_s = FIRST_WAIT_S
+                self._wake.wait(wait_s)
+            if self._over:
+                return
+            wait_s = min(2 * wait_s, tick_s)
+            at, news = time.monotonic(), self._news
             due = at - self._renewed >= self._settings.renew_s
             try:
                 if due or news != told:

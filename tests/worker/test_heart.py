@@ -12,33 +12,60 @@ import pytest
 
 from worker import queue
 from worker.database import Database
-from worker.heart import FIRST_TICK_S, Heart
+from worker.heart import FIRST_WAIT_S, Heart
 from worker.queue import Claim
 from worker.settings import load_settings
 
 
-def test_the_first_beats_follow_each_other_sooner(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    beats: list[float] = []
-    told = threading.Event()
+class Beats:
+    """What a heart tells the database, and when."""
 
-    def renew(*_: Any, progress: float, tell: bool, **__: Any) -> bool:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.at: list[float] = []
+        self.told: list[float] = []
+        self.tells = threading.Event()
+        monkeypatch.setattr(queue, "renew", self.renew)
+        monkeypatch.setattr(queue, "is_canceled", self.is_canceled)
+
+    def renew(self, *_: Any, progress: float, tell: bool, **__: Any) -> bool:
         if tell:
-            told.set()
+            self.told.append(progress)
+            self.tells.set()
+        return self.is_canceled()
+
+    def is_canceled(self, *_: Any) -> bool:
+        self.at.append(time.monotonic())
         return False
 
-    def is_canceled(*_: Any) -> bool:
-        beats.append(time.monotonic())
-        return False
 
-    monkeypatch.setattr(queue, "renew", renew)
-    monkeypatch.setattr(queue, "is_canceled", is_canceled)
-    settings = load_settings(data=tmp_path, tick_s=60)
-    heart = Heart(cast(Database, None), cast(Claim, None), settings, threading.Event())
-    with heart:
+@pytest.fixture
+def beats(monkeypatch: pytest.MonkeyPatch) -> Beats:
+    return Beats(monkeypatch)
+
+
+def heart_in(folder: Path) -> Heart:
+    """A heart that beats once a minute, if it is not woken."""
+    settings = load_settings(data=folder, tick_s=60)
+    return Heart(cast(Database, None), cast(Claim, None), settings, threading.Event())
+
+
+def test_the_first_news_are_told_at_once_and_the_beats_after_them_sooner(tmp_path: Path, beats: Beats):
+    with heart_in(tmp_path) as heart:
+        heart.progress(0.0)
+        time.sleep(0.3)
+        assert not beats.at  # nothing was said
         heart.progress(0.1, "loading the model")
-        assert told.wait(20)  # by the tick alone it would take a minute
+        assert beats.tells.wait(20)
         time.sleep(1.0)
-    waits = [after - before for before, after in itertools.pairwise(beats)]
+    waits = [after - before for before, after in itertools.pairwise(beats.at)]
     assert waits
-    # The first wait is before the telling beat, so these begin with the third.
-    assert all(wait > 0.99 * FIRST_TICK_S * 2**number for number, wait in enumerate(waits, 2))
+    assert all(wait > 0.99 * FIRST_WAIT_S * 2**number for number, wait in enumerate(waits, 1))
+
+
+def test_a_stage_that_is_over_at_once_tells_nothing(tmp_path: Path, beats: Beats):
+    before = time.monotonic()
+    for _ in range(20):
+        with heart_in(tmp_path) as heart:
+            heart.progress(1.0)
+    assert time.monotonic() - before < 20  # none waited for a beat
+    assert len(beats.told) < 20

@@ -7,6 +7,7 @@ database, and then what happens. A reader that is too slow is let go; it comes b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +24,10 @@ from worker.schema import ACTIVE_JOB_STATES
 
 logger = logging.getLogger(__name__)
 
+FIRST_POLL_S = 0.02
+"""After news, or when a reader comes: events of one job follow each other closely or after a long time."""
 POLL_S = 0.1
+"""The most that it doubles to while nothing happens."""
 KEEP_ALIVE_S = 15.0
 """Proxies close what is silent for a minute or so."""
 MAX_WAITING = 256
@@ -37,6 +41,10 @@ class _Reader:
     job_id: str
     waiting: asyncio.Queue[Event | None] = field(default_factory=lambda: asyncio.Queue(MAX_WAITING))
     """None: the job is gone."""
+    ready: bool = False
+    """It has read the past."""
+    handed: int = 0
+    """Number of the last event that it read or that waits for it."""
     dropped: bool = False
 
 
@@ -47,7 +55,8 @@ class EventHub:
         self.jobs = jobs
         self.max_readers = max_readers
         self._readers: dict[str, set[_Reader]] = {}
-        self._seen: dict[str, int] = {}
+        self._come = asyncio.Event()
+        """A reader has read the past and waits."""
         self._task: asyncio.Task[None] | None = None
         self._threads = anyio.CapacityLimiter(4)
 
@@ -61,21 +70,24 @@ class EventHub:
         """
         if sum(map(len, self._readers.values())) >= self.max_readers:
             raise too_many("Too many event streams are open.", 5.0)
-        # Registered before the past is read, so that nothing falls between.
         reader = _Reader(job_id)
         self._readers.setdefault(job_id, set()).add(reader)
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._poll())
         try:
+            last: Event | None = None
+            ended = past_end(await self._in_thread(partial(self.jobs.get, job_id, owner=owner)))
             while True:
                 past = await self._in_thread(partial(self.jobs.events_since, job_id, after, owner=owner))
                 for number, event in enumerate(past, 1):
-                    after = event.seq
+                    after, last = event.seq, event
                     yield event, number == len(past)
                 if not past:
                     break
-            if past_end(await self._in_thread(partial(self.jobs.get, job_id, owner=owner))):
+            if ended or (last is not None and ends(last)):
                 return
+            reader.handed, reader.ready = after, True
+            self._come.set()
             while not reader.dropped:
                 try:
                     found = await asyncio.wait_for(reader.waiting.get(), KEEP_ALIVE_S)
@@ -84,9 +96,6 @@ class EventHub:
                     continue
                 if found is None:
                     return
-                if found.seq <= after:
-                    continue
-                after = found.seq
                 yield found, reader.waiting.empty()
                 if ends(found):
                     return
@@ -94,7 +103,6 @@ class EventHub:
             self._readers[job_id].discard(reader)
             if not self._readers[job_id]:
                 del self._readers[job_id]
-                self._seen.pop(job_id, None)
 
     def close(self) -> None:
         for readers in self._readers.values():
@@ -109,40 +117,57 @@ class EventHub:
 
     async def _poll(self) -> None:
         """Looks for news as long as anybody reads."""
+        wait_s = FIRST_POLL_S
         while self._readers:
+            news = self._come.is_set()
+            self._come.clear()
             try:
                 ids = list(self._readers)
                 for start in range(0, len(ids), IDS_A_QUERY):
-                    await self._look(ids[start : start + IDS_A_QUERY])
+                    news |= await self._look(ids[start : start + IDS_A_QUERY])
             except Exception:
                 logger.exception("events: the database cannot be read")
                 await asyncio.sleep(1.0)
-            await asyncio.sleep(POLL_S)
+            wait_s = FIRST_POLL_S if news else min(2 * wait_s, POLL_S)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._come.wait(), wait_s)
 
-    async def _look(self, ids: list[str]) -> None:
+    async def _look(self, ids: list[str]) -> bool:
+        """Hands out what is new, and says whether anything was."""
         counts = await self._in_thread(partial(self.jobs.last_events, ids))
+        found = False
         for job_id in ids:
             last = counts.get(job_id)
             if last is None:
-                self._hand(job_id, None)
+                for reader in self._waiting(job_id):
+                    _hand(reader, None)
                 continue
-            seen = self._seen.setdefault(job_id, last)
-            if last <= seen:
+            least = min((reader.handed for reader in self._waiting(job_id)), default=last)
+            if last <= least:
                 continue
             try:
-                news = await self._in_thread(partial(self.jobs.events_since, job_id, seen))
+                news = await self._in_thread(partial(self.jobs.events_since, job_id, least))
             except UnknownJobError:
-                news = []
-            for event in news:
-                self._seen[job_id] = event.seq
-                self._hand(job_id, event)
+                continue
+            found = True
+            for reader in self._waiting(job_id):
+                for event in news:
+                    if event.seq > reader.handed:
+                        _hand(reader, event)
+        return found
 
-    def _hand(self, job_id: str, event: Event | None) -> None:
-        for reader in self._readers.get(job_id, ()):
-            try:
-                reader.waiting.put_nowait(event)
-            except asyncio.QueueFull:
-                _drop(reader)
+    def _waiting(self, job_id: str) -> list[_Reader]:
+        """Readers of a job that have read the past."""
+        return [reader for reader in self._readers.get(job_id, ()) if reader.ready]
+
+
+def _hand(reader: _Reader, event: Event | None) -> None:
+    try:
+        reader.waiting.put_nowait(event)
+    except asyncio.QueueFull:
+        _drop(reader)
+    if event is not None:
+        reader.handed = event.seq
 
 
 def _drop(reader: _Reader) -> None:

@@ -19,7 +19,7 @@ from pipeline.request import Request
 from render.errors import InputError
 
 R = TypeVar("R")
-Operation = Literal["make", "retexture"]
+Operation = Literal["make", "retexture", "rework"]
 
 FORMAT = 1
 LIBRARIES = (

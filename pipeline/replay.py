@@ -12,6 +12,7 @@ from pipeline.observer import Observer, Unobserved
 from pipeline.receipt import Receipt, differences, load_receipt, operation_of
 from pipeline.reconstruct import reconstruct_again
 from pipeline.retexture import RetextureRequest, retexture_again
+from pipeline.rework import ReworkRequest, rework_again
 from pipeline.run import run, saved_image
 from pipeline.source import ModelSource, ViewModel
 from render.errors import InputError
@@ -40,19 +41,22 @@ def replay(
     """Runs the receipt's request in `out`, which must not be the folder it came from.
 
     `views` is the folder of a reconstruction's posed pictures; by default the one that the run beside the
-    receipt read. `asset` is the GLB that was painted, of a receipt of `maquette retexture`. `InputError` when
-    the receipt is none, its picture is not beside it, or the posed pictures or the GLB are others.
+    receipt read. `asset` is the GLB that was painted or worked on, of a receipt of `maquette retexture` or of
+    a model that the service was given. `InputError` when the receipt is none, its picture is not beside it,
+    or the posed pictures or the GLB are others.
     """
     operation = operation_of(receipt_path)
     if out.resolve() == receipt_path.resolve().parent:
         raise InputError("--out is the folder of the receipt; replay into another one, to keep both.")
     told = observer or Unobserved()
-    if asset is not None and operation != "retexture":
-        raise InputError(f"{receipt_path} is of no new look; leave --asset out.")
-    if operation == "retexture":
+    if operation in ("retexture", "rework"):
         if views is not None:
             raise InputError(f"{receipt_path} is of no reconstruction; leave --views out.")
-        return _retextured(receipt_path, out, asset, model, told)
+        if operation == "retexture":
+            return _retextured(receipt_path, out, asset, model, told)
+        return _reworked(receipt_path, out, asset, told)
+    if asset is not None:
+        raise InputError(f"{receipt_path} is of no work on a model; leave --asset out.")
     receipt = Receipt.load(receipt_path)
     if receipt.request.views_sha256 is not None:
         result = reconstruct_again(receipt.request, out, views, receipt_path.parent, observer=told)
@@ -69,15 +73,27 @@ def _retextured(
 ) -> Replayed:
     receipt = load_receipt(receipt_path, RetextureRequest, "retexture")
     request = receipt.request
-    if asset is None:
-        raise InputError(f"{receipt_path} is of a new look; give the model that was painted: --asset")
-    if not asset.is_file() or file_sha256(asset) != request.asset_sha256:
-        raise InputError(f"{asset} is not the model that was painted.")
+    asset = _checked_asset(receipt_path, asset, request.asset_sha256)
     image = saved_image(request.image_sha256, receipt_path.parent / IMAGE_FILE)
     source = ModelSource(device=request.device) if model is None else ModelSource(model=model)
     retexture_again(request, asset, out, image=image, model=source, observer=observer)
     again = load_receipt(out / "receipt.json", RetextureRequest, "retexture")
     return _compared(receipt, again, out)
+
+
+def _reworked(receipt_path: Path, out: Path, asset: Path | None, observer: Observer) -> Replayed:
+    receipt = load_receipt(receipt_path, ReworkRequest, "rework")
+    asset = _checked_asset(receipt_path, asset, receipt.request.asset_sha256)
+    rework_again(receipt.request, asset, out, observer=observer)
+    return _compared(receipt, load_receipt(out / "receipt.json", ReworkRequest, "rework"), out)
+
+
+def _checked_asset(receipt_path: Path, asset: Path | None, sha256: str) -> Path:
+    if asset is None:
+        raise InputError(f"{receipt_path} is of work on a model; give that model: --asset")
+    if not asset.is_file() or file_sha256(asset) != sha256:
+        raise InputError(f"{asset} is not the model that was worked on.")
+    return asset
 
 
 def _compared(then: Receipt[Any], again: Receipt[Any], directory: Path) -> Replayed:

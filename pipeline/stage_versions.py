@@ -21,3 +21,8 @@ RetextureStage = Literal["paint", "texture", "export", "preview"]
 
 RETEXTURE_VERSIONS: dict[RetextureStage, int] = {"paint": 1, "texture": 1, "export": 2, "preview": 1}
 """Of `pipeline.retexture`."""
+
+ReworkStage = Literal["rework", "preview"]
+
+REWORK_VERSIONS: dict[ReworkStage, int] = {"rework": 1, "preview": 1}
+"""Of `pipeline.rework`."""

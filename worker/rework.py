@@ -1,4 +1,4 @@
-"""`rework`: a GLB unwrapped, simplified, resized or converted, by `pipeline.tools`.
+"""`rework`: a GLB unwrapped, simplified, resized or converted, by the stages of `pipeline.rework`.
 
 Planned here without loading anything heavy; `worker.rework_stages` runs it.
 """
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipeline.config import build, plain
 from pipeline.limits import POLYCOUNTS, checked_range
+from pipeline.stage_versions import REWORK_VERSIONS
 from render.errors import InputError
 from worker.kinds import Plan, PlannedStage
 from worker.retexturing import MODEL, checked_package
@@ -23,8 +24,12 @@ from worker.screened_kind import ScreenedKind
 if TYPE_CHECKING:
     from worker.runner import Work
 
-REWORK_VERSION = 1
-"""Raised when the code changes what it makes."""
+STAGES = (
+    PlannedStage("rework", "cpu", 0.6),
+    PlannedStage("preview", "cpu", 0.35),
+    PlannedStage("finish", "cpu", 0.05),
+)
+"""The tasks of a job."""
 
 
 @dataclass(frozen=True)
@@ -58,12 +63,7 @@ class Rework(ScreenedKind):
         if asked.polycount is not None:
             checked_range("polycount", asked.polycount, POLYCOUNTS)
         checked_package(asked.height_m, asked.texture_size, asked.formats, asked.name)
-        stages = (
-            PlannedStage("rework", "cpu", 0.6),
-            PlannedStage("preview", "cpu", 0.35),
-            PlannedStage("finish", "cpu", 0.05),
-        )
-        return Plan(plain(asked), 0, stages, _revision(self.screening.name))  # type: ignore[arg-type]
+        return Plan(plain(asked), 0, STAGES, _revision(self.screening.name))  # type: ignore[arg-type]
 
     def run(self, stage: str, work: Work) -> None:
         from worker.rework_stages import run_stage
@@ -73,5 +73,5 @@ class Rework(ScreenedKind):
 
 @cache
 def _revision(screening: str) -> str:
-    decides = json.dumps([version("maquette"), REWORK_VERSION, screening])
+    decides = json.dumps([version("maquette"), sorted(REWORK_VERSIONS.items()), screening])
     return hashlib.sha256(decides.encode()).hexdigest()

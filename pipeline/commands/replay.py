@@ -17,7 +17,9 @@ def replay(
         Path | None,
         typer.Option(help="Of a reconstruction: the folder of its pictures.  [default: where they were]"),
     ] = None,
-    asset: Annotated[Path | None, typer.Option(help="Of a new look: the model that was painted.")] = None,
+    asset: Annotated[
+        Path | None, typer.Option(help="Of a new look or other work on a model: that model.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Make an asset again from its receipt and compare the bytes."""

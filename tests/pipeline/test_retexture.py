@@ -103,7 +103,7 @@ def test_a_receipt_is_replayed(tmp_path: Path, tiny_multiview_pipeline: MultiVie
     assert replayed.same == dict.fromkeys(("ball.glb", "preview.png", "views.png", "input.png"), True)
     with pytest.raises(InputError, match="--asset"):
         replay(receipt, again)
-    with pytest.raises(InputError, match="not the model that was painted"):
+    with pytest.raises(InputError, match="not the model that was worked on"):
         replay(receipt, again, asset=tmp_path / "out" / "ball.glb")
     with pytest.raises(InputError, match="another operation"):
         Receipt.load(receipt)

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import trimesh
 
+from pipeline.checkpoints import file_sha256
+from pipeline.replay import replay
 from tests.worker.api.conftest import MakeWorld, World, png
 from worker.runner import Runner
 
@@ -106,8 +108,9 @@ def test_the_same_retexture_is_answered_at_once(world: World):
     assert world.client.get(f"{RETEXTURE}/{again}").json()["status"] == "SUCCEEDED"
 
 
-def test_unwrapping_a_model_that_is_sent(world: World):
-    answer = world.client.post(UNWRAP, json={"model_url": uri(box()), "target_formats": ["obj"]})
+def test_unwrapping_a_model_that_is_sent(world: World, tmp_path: Path):
+    model = box()
+    answer = world.client.post(UNWRAP, json={"model_url": uri(model), "target_formats": ["obj"]})
     assert answer.status_code == 202, answer.text
     task_id = answer.json()["result"]
     work(world)
@@ -123,6 +126,15 @@ def test_unwrapping_a_model_that_is_sent(world: World):
     report = world.client.get(task["report_url"]).json()
     assert report["operation"] == "unwrap"
     assert report["safety"][0]["subject"] == "asset"
+    # Its receipt makes the same bytes again, without the service.
+    (tmp_path / "sent.glb").write_bytes(model)
+    (tmp_path / "receipt.json").write_bytes(world.client.get(task["receipt_url"]).content)
+    replayed = replay(tmp_path / "receipt.json", tmp_path / "again", asset=tmp_path / "sent.glb")
+    delivered = {file.name: file.sha256 for file in world.service.jobs.artefacts(task_id)}
+    assert replayed.same == dict.fromkeys(delivered.keys() - {"model", "report.json", "receipt.json"}, True)
+    assert {"asset.glb", "asset.obj", "preview.png", "turntable.mp4"} <= replayed.same.keys()
+    for name in replayed.same:
+        assert file_sha256(tmp_path / "again" / name) == delivered[name]
 
 
 def test_a_model_whose_inside_is_broken_ends_with_a_message(world: World):

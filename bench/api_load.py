@@ -80,8 +80,8 @@ def main() -> None:
     if given.server:
         run(given.server)
         return
-    with own_service() as server:
-        run(server)
+    with own_service() as serving:
+        run(serving.host)
 
 
 if __name__ == "__main__":

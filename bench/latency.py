@@ -22,15 +22,30 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
 
+from worker.database import Database
+
 BARS_MS = {"first event of progress": 300.0, "first paint": 1000.0}
 
 
+@dataclass(frozen=True)
+class Serving:
+    """A service of a benchmark's own."""
+
+    host: str
+    pid: int
+    data: Path
+
+    def database(self) -> Database:
+        return Database(f"sqlite:///{self.data / 'maquette.db'}")
+
+
 @contextlib.contextmanager
-def own_service() -> Iterator[str]:
+def own_service() -> Iterator[Serving]:
     """`maquette serve` on a free port, its data in a folder that goes afterwards."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -52,7 +67,7 @@ def own_service() -> Iterator[str]:
                 if process.poll() is not None or time.monotonic() > until:
                     raise SystemExit(f"The service does not start:\n{log.read_text()[-2000:]}")
                 time.sleep(0.2)
-            yield host
+            yield Serving(host, process.pid, Path(data))
         finally:
             process.send_signal(signal.SIGTERM)
             process.wait(60)
@@ -152,8 +167,8 @@ def main() -> None:
     if options.server:
         measure(options.server, options.jobs)
         return
-    with own_service() as host:
-        measure(host, options.jobs)
+    with own_service() as serving:
+        measure(serving.host, options.jobs)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from pipeline import tools
 from pipeline.asset_pictures import asset_pictures
 from pipeline.checkpoints import Checkpoints, StageOutput, file_sha256, publish
 from pipeline.config import plain
+from pipeline.limits import slug
 from pipeline.observer import Observer, Unobserved
 from pipeline.output_directory import checked_directory, disk_errors
 from pipeline.picture_safety import PicturePolicy, picture_policy
@@ -58,6 +59,8 @@ class ReworkRequest:
             raise InputError("polycount belongs to the operation simplify, and is needed there.")
         if "glb" not in self.options.formats:
             raise InputError("formats must have a GLB among them.")
+        if slug(self.stem, 64) != self.stem:
+            raise InputError(f"stem must be a file name of a-z, 0-9 and -, not {self.stem!r}.")
 
 
 @dataclass

@@ -64,8 +64,14 @@ def test_a_receipt_is_replayed(tmp_path: Path, asset: Path, capsys: pytest.Captu
 
 def test_requests_that_are_refused(asset: Path):
     request = asked(asset)
-    for wrong in ({"polycount": None}, {"operation": "convert"}, {"options": PackageOptions(("obj",))}):
-        with pytest.raises(InputError, match=r"polycount|GLB"):
+    for wrong, says in (
+        ({"polycount": None}, "polycount"),
+        ({"operation": "convert"}, "polycount"),
+        ({"options": PackageOptions(("obj",))}, "GLB"),
+        ({"stem": "../a"}, "stem"),
+        ({"stem": "a_b"}, "stem"),
+    ):
+        with pytest.raises(InputError, match=says):
             replace(request, **wrong)  # type: ignore[arg-type]
 
 

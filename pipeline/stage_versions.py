@@ -9,7 +9,7 @@ StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "p
 VERSIONS: dict[StageName, int] = {
     "views": 10,
     "field": 3,
-    "surface": 6,
+    "surface": 7,
     "mesh": 3,
     "texture": 6,
     "export": 5,

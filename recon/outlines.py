@@ -4,8 +4,8 @@ In: a mesh that is nearly right and views with alpha. Out: the same faces, with 
 normals. Extraction from a grid cuts every sharp edge and shrinks every thin part by a part of a cell, which
 silhouettes show in all views at once. Where the mesh's outline, drawn at twice the view's size, lies beside
 the view's own (to a fraction of a pixel, by the alpha of the pixels on it), the vertices there are moved by
-what all views on the whole ask for (least squares). Vertices beside them follow their neighbours, and none
-moves farther than two pixels.
+what all views on the whole ask for (least squares, over the vertices around each, so that a smooth surface
+stays one). None moves farther than two pixels.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numba
 import numpy as np
 
 from recon.hull import silhouettes
+from recon.sewing import smoothed, smoothed_vectors
 from recon.topology import vertex_normals
 from render.gbuffer import ViewSet
 from render.rasterize import rasterize
@@ -26,10 +27,13 @@ _REACH_PX = 3.0
 """Outlines farther apart are of different parts, or of what the mesh lacks."""
 _LIMIT_PX = 2.0
 _STEP = 0.8
-_STIFF = 0.5
-"""Samples' worth of weight of the neighbours."""
-_SPREAD = 3
-"""Rounds in which those without an outline follow their neighbours."""
+_STIFF = 0.05
+"""Samples' worth of weight of staying where it is."""
+_SPREAD = 8
+"""Rounds of means over neighbours, of what is asked for. With each vertex moved by its own samples the
+barrel's faces were 19 degrees from their neighbours in place of 6, and its outlines no better."""
+_EVEN = 4
+"""The same of the directions in which vertices move."""
 
 
 def fit_outlines(mesh: Mesh, views: ViewSet, rounds: int = 5) -> Mesh:
@@ -39,14 +43,14 @@ def fit_outlines(mesh: Mesh, views: ViewSet, rounds: int = 5) -> Mesh:
     seen, cameras = silhouettes(views), views.cameras
     fine = cameras.resized(_FINE * cameras.width, _FINE * cameras.height)
     faces = np.ascontiguousarray(mesh.faces, np.int32)
-    edges = np.unique(np.sort(faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2), 1), axis=0)
     start = mesh.vertices.astype(np.float64)
-    vertices = start.copy()
+    vertices, even = start.copy(), np.ones(len(start))
     pixel = 1.0 / float(cameras.intrinsics[:, 0].mean())
     if seen.perspective:
         pixel *= float(cameras.c2w[:, :3, 3].norm(dim=-1).mean())
     for _ in range(rounds):
-        normals = vertex_normals(vertices.astype(np.float32), faces)
+        normals = smoothed_vectors(vertex_normals(vertices, faces).astype(np.float64), faces, _EVEN)
+        normals /= np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-9)
         pull, weight = np.zeros(len(vertices)), np.zeros(len(vertices))
         for c in range(len(cameras)):
             shown = rasterize(vertices.astype(np.float32), faces, fine[c])
@@ -54,7 +58,8 @@ def fit_outlines(mesh: Mesh, views: ViewSet, rounds: int = 5) -> Mesh:
                 shown.face[0], shown.barycentric[0], shown.depth[0], faces, normals, seen.outside_px[c],
                 seen.intrinsics[c], seen.w2c[c], seen.perspective, pull, weight,
             )  # fmt: skip
-        wanted = _spread(pull / np.maximum(weight, 1e-9), weight, edges)
+        pull, weight = (smoothed(sums, faces, even, _SPREAD) for sums in (pull, weight))
+        wanted = pull / (weight + _STIFF)
         moved = vertices + _STEP * wanted[:, None] * normals - start
         length = np.linalg.norm(moved, axis=1, keepdims=True)
         vertices = start + moved * np.minimum(1, _LIMIT_PX * pixel / np.maximum(length, 1e-12))
@@ -96,22 +101,3 @@ def _ask(face, barycentric, depth, faces, normals, outside_px, intrinsics, w2c, 
                 # Least squares of: normal's share across the view times its move = the outline's move.
                 pull[i] += barycentric[v, u, k] * np.sqrt(across2) * move
                 weight[i] += barycentric[v, u, k] * across2
-
-
-@numba.njit(cache=True)
-@no_type_check
-def _spread(values, weight, edges):
-    """Values that follow their neighbours the more, the less weight they have of their own."""
-    current = values.copy()
-    for _ in range(_SPREAD):
-        total, number = np.zeros(len(values)), np.zeros(len(values))
-        for e in range(len(edges)):
-            a, b = edges[e, 0], edges[e, 1]
-            total[a] += current[b]
-            total[b] += current[a]
-            number[a] += 1
-            number[b] += 1
-        for i in range(len(values)):
-            own = weight[i] / (weight[i] + _STIFF)
-            current[i] = own * values[i] + (1 - own) * total[i] / max(number[i], 1.0)
-    return current

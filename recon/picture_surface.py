@@ -6,7 +6,8 @@ a pixel, which no fit of colours does, and tell nothing of hollows. So, after He
 
 1. the hull as a signed volume (`recon.hull`), no coarser than the views;
 2. what lies before the depths that several views agree on (`recon.stereo`) is taken out of it: mean of the
-   truncated distances along the views that see a point (Curless and Levoy, 1996);
+   truncated distances along the views that see a point (Curless and Levoy, 1996), smoothed so that errors of
+   matching leave neither pits nor steps (`recon.total_variation`);
 3. nothing that a silhouette needs: where a view shows the object and its ray would meet nothing any more,
    the part of the ray that was taken out with least certainty is put back (Cremers and Kolev,
    2011, doi:10.1109/TPAMI.2010.174, demand the same of a silhouette's rays);
@@ -31,6 +32,7 @@ from recon.relax import relax
 from recon.stereo import HULL, UNKNOWN, Depths, sweep
 from recon.surface import SurfaceConfig
 from recon.topology import is_closed_manifold, vertex_normals
+from recon.total_variation import tv_l1
 from render.errors import InputError
 from render.gbuffer import ViewSet
 from render.progress import Progress, silent
@@ -45,6 +47,10 @@ _WRONG = 0.97
 _CUT_PX, _BEHIND_PX = 1.5, 1.0
 """Distances to a depth are cut off at the first; what lies farther behind it than the second is not seen."""
 _EMPTY_VIEWS = 2
+_DOUBT = 0.3
+"""Least weight of a sample, and how solid one is at least that fewer views see empty; 1 is surely solid."""
+_SURE_VIEWS = 4
+"""So many views that see a sample give it its full weight."""
 _ROUNDS = 3
 """Of putting back."""
 
@@ -65,9 +71,8 @@ def surface_of_pictures(
     progress(0.5, "hollowing out")
     mesh = _mesh(_kept(hollowed(hull, depths), hull, front, views, config), config)
     progress(0.7, "smoothing")
-    rounds = config.relax_rounds // 4
-    if rounds:
-        moved = relax(mesh.vertices, mesh.faces, normal_rounds=rounds, limit=hull.voxel)
+    if config.relax_rounds:
+        moved = relax(mesh.vertices, mesh.faces, normal_rounds=config.relax_rounds, limit=hull.voxel)
         vertices, faces = clean(moved, mesh.faces, min_component=config.min_component)
         if is_closed_manifold(faces):
             mesh = Mesh(vertices, faces, vertex_normals(vertices, faces))
@@ -103,7 +108,10 @@ def boxed_hull(views: ViewSet, seen: Silhouettes, max_voxels: int) -> Volume:
 
 def hollowed(hull: Volume, depths: Depths) -> Volume:
     """`hull` without what at least two views see empty before the depths, where all that see it agree."""
-    values = np.empty_like(hull.values)
+    cut = _CUT_PX * depths.pixel
+    # Beyond half of it a distance is but a side.
+    ahead = np.full(hull.values.shape, -0.5 * cut, np.float32)
+    seen = np.zeros(hull.values.shape, np.float32)
     cameras = depths.cameras
     _hollow(
         hull.values,
@@ -114,11 +122,15 @@ def hollowed(hull: Volume, depths: Depths) -> Volume:
         cameras.w2c.cpu().numpy().astype(np.float32),
         cameras.intrinsics.cpu().numpy().astype(np.float32),
         cameras.projection == "perspective",
-        np.float32(_CUT_PX * depths.pixel),
+        np.float32(cut),
         np.float32(_BEHIND_PX * depths.pixel),
-        values,
+        ahead,
+        seen,
     )
-    return replace(hull, values=values)
+    inside = hull.values < 0
+    measured = np.clip(ahead / (0.5 * cut), -1, 1)
+    smooth = tv_l1(measured, np.clip(seen / _SURE_VIEWS, _DOUBT, 1), inside)
+    return replace(hull, values=np.where(inside, np.maximum(hull.values, 0.5 * cut * smooth), hull.values))
 
 
 def _kept(volume: Volume, hull: Volume, front: Mesh, views: ViewSet, config: SurfaceConfig) -> Volume:
@@ -168,14 +180,15 @@ def _hollow(
     perspective: bool,
     cut: float,
     behind: float,
-    out: NDArray[np.float32],
+    ahead_of: NDArray[np.float32],
+    seen: NDArray[np.float32],
 ) -> None:
+    """Writes the mean distance before the depths and the number of views, where any sees a sample."""
     nx, ny, nz = values.shape
     count, height, width = depth.shape
     for i in numba.prange(nx):
         for j in range(ny):
             for k in range(nz):
-                out[i, j, k] = values[i, j, k]
                 if values[i, j, k] >= 0:
                     continue
                 x, y, z = origin[0] + i * voxel, origin[1] + j * voxel, origin[2] + k * voxel
@@ -213,8 +226,10 @@ def _hollow(
                         empty += 1
                     total += min(ahead, cut)
                     weight += 1.0
-                if empty >= _EMPTY_VIEWS:
-                    out[i, j, k] = max(values[i, j, k], np.float32(total / weight))
+                if weight > 0:
+                    mean = total / weight
+                    ahead_of[i, j, k] = mean if empty >= _EMPTY_VIEWS else min(mean, -0.5 * _DOUBT * cut)
+                    seen[i, j, k] = weight
 
 
 @numba.njit(cache=True, error_model="numpy")

@@ -119,7 +119,7 @@ class Checkpoints:
         try:
             function(part)
             seconds, peak_mb = time.perf_counter() - start, peak_memory_mb()
-            hashes = {file.name: file_sha256(file) for file in sorted(part.iterdir())}
+            hashes = {file.name: self.sha256(file) for file in sorted(part.iterdir())}
             save_record(part, name, key, hashes, seconds, peak_mb)
             part.rename(folder)
             part.with_suffix(SNAPSHOT).unlink(missing_ok=True)
@@ -135,14 +135,17 @@ class Checkpoints:
             if folder.is_dir() and folder.name not in self.used:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    @staticmethod
-    def _load(name: str, key: str, folder: Path) -> StageOutput | None:
+    def sha256(self, path: Path) -> str:
+        """Of a file of a finished stage."""
+        return file_sha256(path)
+
+    def _load(self, name: str, key: str, folder: Path) -> StageOutput | None:
         """The finished stage in `folder`; None when there is none or its files are not what was written."""
         try:
             record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
             hashes = {str(file): str(digest) for file, digest in record["files"].items()}
             whole = record["key"] == key and all(
-                file_sha256(folder / file) == digest for file, digest in hashes.items()
+                self.sha256(folder / file) == digest for file, digest in hashes.items()
             )
             if not whole:
                 return None

@@ -10,6 +10,7 @@ import json
 import os
 import platform
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -137,19 +138,24 @@ def environment(weights: dict[str, str]) -> Environment:
     """What this process runs on."""
     import torch
 
-    versions = {"python": platform.python_version()}
-    for name in LIBRARIES:
-        try:
-            versions[name] = version(name)
-        except PackageNotFoundError:
-            continue
     return Environment(
-        versions,
+        dict(_versions()),
         dict(sorted(weights.items())),
         f"{platform.system()} {platform.machine()}",
         torch.backends.cpu.get_cpu_capability(),
         min(torch.get_num_threads(), os.cpu_count() or 1),
     )
+
+
+@cache
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def differences(then: Environment, now: Environment) -> list[str]:

@@ -111,8 +111,9 @@ def _checked(asked: GenerateParams, with_image: bool) -> str:
     return text
 
 
+@cache
 def safety_of(preset: str) -> str:
-    """The policy that the preset names."""
+    """The policy that the shipped preset names."""
     return str(preset_values(preset).get("views", {}).get("safety", "offline"))
 
 

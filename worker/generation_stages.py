@@ -14,7 +14,7 @@ from pipeline.config import build, changed, plain
 from pipeline.delivery import IMAGE_FILE, finish
 from pipeline.image import load_image
 from pipeline.picture_safety import PicturePolicy
-from pipeline.preset import Preset, load_preset
+from pipeline.preset import Preset
 from pipeline.prompt import Prompt, clean_text
 from pipeline.report import Variant
 from pipeline.request import Request, checked_formats, slug
@@ -23,6 +23,7 @@ from pipeline.run_order import VARIANTS_FILE, Runner
 from pipeline.stages import DRAWN_FILE, SCREENING_FILE, load_drawn, load_verdict
 from render.gbuffer import ViewSet
 from worker.generation import IMAGE, IMAGES, PICTURE, PICTURE_VERSION, GenerateParams, generation_stages
+from worker.presets import shipped_preset
 from worker.stage_pictures import stage_picture
 
 if TYPE_CHECKING:
@@ -78,11 +79,11 @@ def _request(params: GenerateParams, picture: Image.Image | None, work: Work) ->
 def _preset(params: GenerateParams) -> Preset:
     views_preset = params.views_preset or params.preset
     preset = with_changes(
-        load_preset(params.preset), polycount=params.polycount, texture_size=params.texture_size
+        shipped_preset(params.preset), polycount=params.polycount, texture_size=params.texture_size
     )
     if views_preset == params.preset:
         return preset
-    return replace(preset, views=load_preset(views_preset).views)
+    return replace(preset, views=shipped_preset(views_preset).views)
 
 
 def _asked(params: GenerateParams, preset: Preset, image: str | None, cuda: bool) -> Request:
@@ -126,9 +127,7 @@ def _show(stage: str, work: Work, order: _Order | None) -> None:
         work.note([load_verdict(made["preview"] / SCREENING_FILE)])
     picture = stage_picture(stage, made)
     if picture is not None:
-        path = work.directory / f"{stage}.png"
-        picture.save(path)
-        work.deliver(path, "picture")
+        work.deliver_picture(picture, f"{stage}.png")
     if stage == "views" and order is not None:
         from render.contact_sheet import views_sheet
 
@@ -137,13 +136,10 @@ def _show(stage: str, work: Work, order: _Order | None) -> None:
             said = load_drawn(output / "views.json")
             work.note([*([said.safety] if said.safety else []), *said.screenings])
         kept = max(drawn, key=lambda pair: (pair[1].score, -pair[1].seed))[0]
-        path = work.directory / "views.png"
-        views_sheet(ViewSet.load(kept / DRAWN_FILE)).save(path)
-        work.deliver(path, "picture")
+        work.deliver_picture(views_sheet(ViewSet.load(kept / DRAWN_FILE)), "views.png")
         for output, variant in drawn if len(drawn) > 1 else []:
-            path = work.directory / f"variant-{variant.seed}.png"
-            _variant_picture(ViewSet.load(output / DRAWN_FILE)).save(path)
-            work.deliver(path, "picture")
+            shown = _variant_picture(ViewSet.load(output / DRAWN_FILE))
+            work.deliver_picture(shown, f"variant-{variant.seed}.png")
 
 
 def role_of(name: str) -> str:

@@ -111,7 +111,7 @@ class JobInfo:
 
 @dataclass(frozen=True)
 class Event:
-    """One thing that happened to a job. Types: `job`, `stage`, `progress`."""
+    """One thing that happened to a job. Types: `job`, `stage`, `progress`, `warning`."""
 
     job_id: str
     seq: int

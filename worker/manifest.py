@@ -18,7 +18,7 @@ import io
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -32,7 +32,6 @@ MAX_ROWS = 100_000
 MAX_BYTES = 64 * 1024 * 1024
 MAX_LISTED = 10
 """Mistakes that one message lists."""
-PRESETS = ("draft", "standard", "high")
 
 
 @dataclass(frozen=True)
@@ -206,6 +205,3 @@ def _key(row: Row, image_sha256: str | None) -> str:
     assert isinstance(values, dict)
     del values["id"]
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
-
-
-FIELDS = tuple(field.name for field in fields(Row))

@@ -51,10 +51,9 @@ class ObjectStore:
             raise FileNotFoundError(sha256)
         return f"{self._prefix}{sha256[:2]}/{sha256[2:4]}/{sha256}"
 
-    def put(self, path: Path) -> str:
+    def put(self, path: Path, sha256: str | None = None) -> str:
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256")
-            sha256 = digest.hexdigest()
+            sha256 = sha256 or hashlib.file_digest(file, "sha256").hexdigest()
             if self.has(sha256):
                 return sha256
             file.seek(0)
@@ -64,7 +63,7 @@ class ObjectStore:
                     Key=self._key(sha256),
                     Body=file,
                     IfNoneMatch="*",
-                    ChecksumSHA256=base64.b64encode(digest.digest()).decode(),
+                    ChecksumSHA256=base64.b64encode(bytes.fromhex(sha256)).decode(),
                 )
             except self._client.exceptions.ClientError as error:
                 # Another was quicker, or is writing the same just now: S3 asks to look again.

@@ -9,7 +9,6 @@ from pipeline.config import build
 from pipeline.delivery import IMAGE_FILE
 from pipeline.limits import checked_formats, slug
 from pipeline.picture_safety import PicturePolicy
-from pipeline.preset import load_preset
 from pipeline.prompt import Prompt, clean_text
 from pipeline.retexture import RetextureRequest, RetextureRun
 from pipeline.retexture_stages import RetextureConfig, domain_warning, load_painted
@@ -19,6 +18,7 @@ from pipeline.tools import PackageOptions
 from render.gbuffer import ViewSet
 from worker.generation import IMAGE
 from worker.generation_stages import Told, cut_picture, role_of
+from worker.presets import shipped_preset
 from worker.retexturing import MODEL, RetextureParams, retexture_stages
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def run_stage(stage: str, work: Work, screening: PicturePolicy) -> None:
             image_sha256=None if picture is None else image_sha256(picture),
             asset_sha256=work.claim.inputs[MODEL],
             config=RetextureConfig(
-                load_preset(params.preset),
+                shipped_preset(params.preset),
                 params.strength,
                 params.grain,
                 params.keep_uvs,
@@ -88,6 +88,4 @@ def _show(stage: str, work: Work, text: str) -> None:
         warning = domain_warning(painted, text)
         if warning:
             work.warn(warning)
-        path = work.directory / "views.png"
-        views_sheet(ViewSet.load(made["paint"] / DRAWN_FILE)).save(path)
-        work.deliver(path, "picture")
+        work.deliver_picture(views_sheet(ViewSet.load(made["paint"] / DRAWN_FILE)), "views.png")

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from pipeline.config import build
 from pipeline.limits import checked_formats, slug
 from pipeline.picture_safety import PicturePolicy
-from pipeline.preset import load_preset
 from pipeline.rework import ReworkRequest, ReworkRun
 from pipeline.stages import SCREENING_FILE, load_verdict
 from pipeline.tools import PackageOptions
 from worker.generation_stages import Told, role_of
+from worker.presets import shipped_preset
 from worker.retexturing import MODEL
 from worker.rework import STAGES, ReworkParams
 
@@ -36,7 +36,7 @@ def run_stage(stage: str, work: Work, screening: PicturePolicy) -> None:
             height_m=params.height_m,
             texture_size=params.texture_size,
         ),
-        preview=load_preset("draft").preview,
+        preview=shipped_preset("draft").preview,
         stem=slug(params.name or "", 64) or "asset",
         polycount=params.polycount,
     )

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from render.cameras import Cameras
     from render.scene import Material, Mesh
 
-SIDE_PX = 224
+SIDE_PX = 192
+"""Three are about as wide as the page shows them."""
 AZIMUTHS_DEG = (30.0, 150.0, 270.0)
 KEY_LIGHT = (-0.35, 0.6, 0.72)
 """Direction to the light, unit length, in the camera's axes: x right, y up, z to the eye."""

@@ -45,8 +45,9 @@ class Store(Protocol):
     def folder(self) -> Path | None:
         """Where it lies, when that is a disk of this machine."""
 
-    def put(self, path: Path) -> str:
-        """Takes the bytes of a file; their sha256. What is there already is not written again."""
+    def put(self, path: Path, sha256: str | None = None) -> str:
+        """Takes the bytes of a file; their sha256, which is not looked for when it is given. What is there
+        already is not written again; what is written has the hash, or an error is raised."""
         ...
 
     def has(self, sha256: str) -> bool:
@@ -101,9 +102,9 @@ class FolderStore:
             raise FileNotFoundError(sha256)
         return self._folder / "sha256" / sha256[:2] / sha256[2:4] / sha256
 
-    def put(self, path: Path) -> str:
+    def put(self, path: Path, sha256: str | None = None) -> str:
         with path.open("rb") as source:
-            digest = hashlib.file_digest(source, "sha256").hexdigest()
+            digest = sha256 or hashlib.file_digest(source, "sha256").hexdigest()
             final = self.path(digest)
             if final.is_file() and final.stat().st_size == path.stat().st_size:
                 return digest
@@ -119,7 +120,7 @@ class FolderStore:
                     target.flush()
                     os.fsync(target.fileno())
                 if copied.hexdigest() != digest:
-                    raise DamagedError(f"{path} changed while it was read.")
+                    raise DamagedError(f"{path} changed since its hash was taken.")
                 part.rename(final)
             except BaseException:
                 part.unlink(missing_ok=True)

@@ -102,16 +102,15 @@ def continued(
 ) -> Submission:
     """The job's request with changes, on the seed that it kept."""
     files = service.jobs.artefacts(job.id)
-    if seed is None and job.kind != "rework":
-        report = service.report(job, sha_of(files, REPORT))
-        seed = kept_seed(job, report)
-    if seed is None and job.kind != "rework":
-        raise ApiError(409, "The variant that was kept is not known; give a seed.")
     params = {name: value for name, value in job.params.items() if value is not None}
-    if job.kind == "generate":
-        params |= {"seed": seed, "variants": 1}
-    elif job.kind != "rework":
+    if job.kind != "rework":
+        if seed is None:
+            seed = kept_seed(job, service.report(job, sha_of(files, REPORT)))
+        if seed is None:
+            raise ApiError(409, "The variant that was kept is not known; give a seed.")
         params["seed"] = seed
+    if job.kind == "generate":
+        params["variants"] = 1
     params |= {name: value for name, value in changes.items() if value is not None}
     inputs = {file.name: file.sha256 for file in files if file.role == "input"}
     mimes = {file.name: file.mime for file in files}

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from worker.runner import Work
 
 
+CELL_PX = 96
+"""Of the sheet that is shown as soon as the views are drawn; `preview` makes a larger one."""
+
+
 def run_stage(stage: str, work: Work, screening: PicturePolicy) -> None:
     """The whole order of `pipeline.run` with the stages before `stage` brought from the store and none
     after it run. `finish` runs none and delivers what all of them made."""
@@ -136,7 +140,8 @@ def _show(stage: str, work: Work, order: _Order | None) -> None:
             said = load_drawn(output / "views.json")
             work.note([*([said.safety] if said.safety else []), *said.screenings])
         kept = max(drawn, key=lambda pair: (pair[1].score, -pair[1].seed))[0]
-        work.deliver_picture(views_sheet(ViewSet.load(kept / DRAWN_FILE)), "views.png")
+        sheet = views_sheet(ViewSet.load(kept / DRAWN_FILE), cell_px=CELL_PX)
+        work.deliver_picture(sheet, "views.png")
         for output, variant in drawn if len(drawn) > 1 else []:
             shown = _variant_picture(ViewSet.load(output / DRAWN_FILE))
             work.deliver_picture(shown, f"variant-{variant.seed}.png")

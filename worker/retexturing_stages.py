@@ -17,7 +17,7 @@ from pipeline.stages import DRAWN_FILE, SCREENING_FILE, load_verdict
 from pipeline.tools import PackageOptions
 from render.gbuffer import ViewSet
 from worker.generation import IMAGE
-from worker.generation_stages import Told, cut_picture, role_of
+from worker.generation_stages import CELL_PX, Told, cut_picture, role_of
 from worker.presets import shipped_preset
 from worker.retexturing import MODEL, RetextureParams, retexture_stages
 
@@ -88,4 +88,5 @@ def _show(stage: str, work: Work, text: str) -> None:
         warning = domain_warning(painted, text)
         if warning:
             work.warn(warning)
-        work.deliver_picture(views_sheet(ViewSet.load(made["paint"] / DRAWN_FILE)), "views.png")
+        sheet = views_sheet(ViewSet.load(made["paint"] / DRAWN_FILE), cell_px=CELL_PX)
+        work.deliver_picture(sheet, "views.png")

@@ -83,11 +83,7 @@ def to_ring(database: Database, queue: str, ring_s: float, most: int = 64) -> in
     with database.write() as connection:
         silent = (
             select(stage.c.id)
-            .where(
-                stage.c.state == "ready",
-                stage.c.queue == queue,
-                func.coalesce(stage.c.rung_at, 0.0) < now() - ring_s,
-            )
+            .where(_silent(queue, ring_s))
             .order_by(stage.c.priority.desc(), stage.c.turn, stage.c.id)
             .limit(most)
             .with_for_update(skip_locked=True)
@@ -99,13 +95,11 @@ def to_ring(database: Database, queue: str, ring_s: float, most: int = 64) -> in
 def is_ready(database: Database, queue: str, ring_s: float) -> bool:
     """Whether a queue is owed a doorbell."""
     with database.read() as connection:
-        found = connection.execute(
-            select(stage.c.id)
-            .where(
-                stage.c.state == "ready",
-                stage.c.queue == queue,
-                func.coalesce(stage.c.rung_at, 0.0) < now() - ring_s,
-            )
-            .limit(1)
-        )
+        found = connection.execute(select(stage.c.id).where(_silent(queue, ring_s)).limit(1))
         return found.first() is not None
+
+
+def _silent(queue: str, ring_s: float) -> ColumnElement[bool]:
+    """Ready stages of a queue that were not rung for `ring_s`."""
+    rung = func.coalesce(stage.c.rung_at, 0.0)
+    return and_(stage.c.state == "ready", stage.c.queue == queue, rung < now() - ring_s)

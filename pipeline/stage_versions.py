@@ -10,7 +10,7 @@ VERSIONS: dict[StageName, int] = {
     "views": 10,
     "field": 3,
     "surface": 7,
-    "mesh": 3,
+    "mesh": 4,
     "texture": 6,
     "export": 5,
     "preview": 1,

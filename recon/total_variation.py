@@ -29,7 +29,7 @@ def tv_l1(
 ) -> Float[np.ndarray, "X Y Z"]:
     """`measured` (-1 solid to 1 empty), with less area between the two (float32).
 
-    weight: of a sample, where 1 lets pits go of some three samples' radius. inside: where there is any volume
+    weight: of a sample, where 1 lets pits go of some three samples' radius. inside: where there is a volume;
     the surface meets its border freely. Elsewhere, and far from what is not -1, nothing changes.
     """
     band = inside & binary_dilation(inside & (measured > -1), iterations=_BAND)

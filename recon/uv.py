@@ -1,9 +1,9 @@
 """UV charts packed into one square texture, and the normals that go with them.
 
-Charts come from xatlas (Young, after Lévy et al., 2002). Its packer aims at a
-resolution but does not keep it, so the charts are packed again at the largest
-scale at which all of them fit into exactly one square: four to five packings of
-0.2 s each, which give 15 to 20 % more texels per unit than the first one.
+Charts come from xatlas (Young, after Lévy et al., 2002); small ones are joined to their neighbours
+(`recon.chart_merging`). Its packer aims at a resolution but does not keep it, so the charts are packed again
+at the largest scale at which all of them fit into exactly one square: four to five packings of 0.2 s each,
+which give 15 to 20 % more texels per unit than the first one.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Int
 
+from recon.chart_merging import merged
 from recon.topology import corner_fans, face_vectors, weld
 from render.errors import InputError
 from render.scene import Mesh
@@ -36,6 +37,7 @@ def unwrap(mesh: Mesh, texture_size: int, padding_px: int | None = None, *, crea
     vertices, faces = weld(mesh.vertices, mesh.faces)
     source, uv_faces, chart_uvs, size = _charts(vertices, faces)
     source, uv_faces, chart_uvs = _unfolded(vertices, source, uv_faces, chart_uvs)
+    uv_faces, chart_uvs = merged(vertices, source, uv_faces, chart_uvs)
     again, packed_faces, uvs = _pack(chart_uvs, uv_faces, size, texture_size, padding)
     source = source[again]
     if not np.array_equal(source[packed_faces], faces):

@@ -14,6 +14,7 @@ from PIL import Image
 from pipeline.checkpoints import StageOutput
 
 if TYPE_CHECKING:
+    import numpy as np
     from jaxtyping import Float
     from torch import Tensor
 
@@ -29,6 +30,8 @@ AMBIENT = 0.35
 """Share of the light that comes from everywhere."""
 GREY = 0.8
 """Base colour, in sRGB, of what has none yet."""
+MOST_TEXELS = 512
+"""On a texture's side."""
 LINE = 0.6
 """How dark the border of two triangles is."""
 
@@ -46,8 +49,8 @@ def stage_picture(stage: str, made: Mapping[str, StageOutput]) -> Image.Image | 
         case "mesh":
             return _lit(load_mesh(made["mesh"] / MESH_FILE), wires=True)
         case "texture":
-            mesh, material = made["mesh"] / MESH_FILE, made["texture"] / MATERIAL_FILE
-            return _lit(load_mesh(mesh), load_material(material))
+            material = load_material(made["texture"] / MATERIAL_FILE)
+            return _lit(load_mesh(made["mesh"] / MESH_FILE), material.base_color_srgb)
         case _:
             return None
 
@@ -68,14 +71,16 @@ def _field(output: StageOutput) -> Image.Image:
     return _row(color, seen.alpha)
 
 
-def _lit(mesh: Mesh, material: Material | None = None, *, wires: bool = False) -> Image.Image:
-    """Base colours, grey without a material, under the key light."""
+def _lit(
+    mesh: Mesh, base_color_srgb: Float[np.ndarray, "H W 3"] | None = None, *, wires: bool = False
+) -> Image.Image:
+    """Base colours, grey without any, under the key light."""
     from render.conventions import linear_to_srgb, srgb_to_linear
     from render.framing import frame_cameras
     from render.scene import Part, Scene
     from render.scene_gbuffer import gbuffer_of
 
-    scene = Scene((Part(mesh, material or _grey()),))
+    scene = Scene((Part(mesh, _matt(base_color_srgb)),))
     cameras = frame_cameras(scene, SIDE_PX, azimuths_deg=AZIMUTHS_DEG)
     seen = gbuffer_of(scene, cameras)
     assert seen.base_color_srgb is not None
@@ -89,13 +94,17 @@ def _lit(mesh: Mesh, material: Material | None = None, *, wires: bool = False) -
     return _row(color, seen.alpha)
 
 
-def _grey() -> Material:
+def _matt(base_color_srgb: Float[np.ndarray, "H W 3"] | None) -> Material:
+    """With no more texels than the picture can show."""
     import numpy as np
 
     from render.scene import Material
 
     one = np.ones((1, 1), np.float32)
-    return Material(np.full((1, 1, 3), GREY, np.float32), 0 * one, one)
+    if base_color_srgb is None:
+        return Material(np.full((1, 1, 3), GREY, np.float32), 0 * one, one)
+    step = max(1, max(base_color_srgb.shape) // MOST_TEXELS)
+    return Material(np.ascontiguousarray(base_color_srgb[::step, ::step]), 0 * one, one)
 
 
 def _borders(mesh: Mesh, cameras: Cameras) -> Float[Tensor, "C H W 1"]:

@@ -5,9 +5,9 @@
 Ten views of 128 pixels of each shape (synthetic ones and, with `--props`, objects of the `val` split of a
 data folder that holds `props.py`) are disturbed as the views of the multi-view model are: every view bends
 by itself by 1.5 and 2.5 pixels over some 8, its depths are off by 0.02 and 0.04 over some 5, its normals
-by 6 degrees. From them comes what a run makes of them, without score distillation: common geometry, field,
-surface, and this with its faces turned (`recon.crisp`). Printed are means over the shapes, as fitted and
-turned:
+by 6 degrees. From them comes what a run makes of them, without score distillation: registration, common
+geometry, field, surface, and this with its faces turned (`recon.crisp`). Printed are means over the shapes,
+as fitted and turned:
 
     F        F-score at 1 % of the diagonal
     normals  mean error against the true surface, degrees
@@ -35,6 +35,7 @@ from recon.consensus import ConsensusConfig, disagreement_px, harmonise
 from recon.crisp import crisp
 from recon.fit import fit_views
 from recon.fusion import depth_maps
+from recon.registration import registered
 from recon.surface import extract_surface
 from recon.topology import face_components, face_vectors, is_closed_manifold, signed_volumes, weld
 from render.cameras import Cameras, orbit_cameras
@@ -153,11 +154,12 @@ def held_out(folder: Path, count: int) -> Iterator[tuple[str, np.ndarray, np.nda
 
 def made(views: ViewSet, preset: Preset, consensus: ConsensusConfig) -> tuple[Mesh, Mesh, float]:
     """The surface as fitted, the same turned, and the views' disagreement."""
-    common = harmonise(views, consensus)
+    together = registered(views, preset.views.registration)
+    common = harmonise(together, consensus)
     field, _ = fit_views(common, preset.seeds, preset.fit, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         fitted = extract_surface(field, common, preset.surface)
-    turned = crisp(fitted, views, preset.surface.crisp)
+    turned = crisp(fitted, together, preset.surface.crisp)
     return fitted, turned, disagreement_px(depth_maps(views.cameras, views.gbuffer))
 
 

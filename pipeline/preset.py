@@ -19,6 +19,7 @@ from recon.consensus import ConsensusConfig
 from recon.export.gltf import MeshFormat, TextureFormat
 from recon.fields import SeedConfig
 from recon.fit import FitConfig
+from recon.registration import RegistrationConfig
 from recon.surface import SurfaceConfig
 from render.errors import InputError
 
@@ -39,6 +40,8 @@ class ViewsConfig:
     """How often the best set is drawn again from `redraw_level`, and kept where its views agree better."""
     redraw_level: float = 0.88
     """Noise that is put on a set before it is drawn again; 1 is nothing but noise."""
+    registration: RegistrationConfig = field(default_factory=RegistrationConfig)
+    """How views are bent into one another."""
     consensus: ConsensusConfig = field(default_factory=ConsensusConfig)
     """When views that contradict each other are given one geometry."""
     safety: Literal["offline", "none"] = "offline"

@@ -7,7 +7,7 @@ from typing import Literal
 StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "preview"]
 
 VERSIONS: dict[StageName, int] = {
-    "views": 10,
+    "views": 11,
     "field": 3,
     "surface": 7,
     "mesh": 4,

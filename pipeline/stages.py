@@ -98,12 +98,14 @@ def draw_views(
     screening: PicturePolicy | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Writes `drawn.safetensors`, the best set that the model drew, `views.safetensors`, the same with
-    one geometry where its views contradict each other (both `ViewSet`), and `views.json` (`DrawnViews`,
-    of the views as drawn). `RefusedError` when the safety policy refuses the prompt, or `screening`
-    (default: the offline policy) the user's picture or what was drawn; nothing is written then.
+    """Writes `drawn.safetensors`, the best set that the model drew, its views bent into one another,
+    `views.safetensors`, the same with one geometry where its views still contradict each other (both
+    `ViewSet`), and `views.json` (`DrawnViews`, of the views as drawn). `RefusedError` when the safety policy
+    refuses the prompt, or `screening` (default: the offline policy) the user's picture or what was drawn;
+    nothing is written then.
     """
     from recon.consensus import harmonise
+    from recon.registration import registered
 
     progress(0.0, "reading the prompt")
     screening = screening or picture_policy()
@@ -113,10 +115,11 @@ def draw_views(
         screenings.append(screen_pictures(screening, [prompt.image], "picture", prompt.text))
     progress(0.0, "loading the model")
     network = model.load()
-    views, consistency, scores = best_views(network, prompt, config, seed, part_of(progress, 0, 0.95))
+    views, consistency, scores = best_views(network, prompt, config, seed, part_of(progress, 0, 0.9))
     screenings.append(screen_pictures(screening, view_pictures(views), "views", prompt.text))
+    progress(0.9, "finding the shape that the views agree on")
+    views = registered(views, config.registration)
     views.save(out / DRAWN_FILE)
-    progress(0.95, "finding the shape that the views agree on")
     harmonise(views, config.consensus).save(out / VIEWS_FILE)
     domain = network.domain(prompt.text) if prompt.text else None
     drawn = DrawnViews(

@@ -109,7 +109,7 @@ def disagreement_px(maps: DepthMaps) -> float:
     """
     pixel = maps.footprint
     total, count = 0.0, 0
-    prepared = _prepared(maps)
+    lookup = lookup_maps(maps)
     for c in range(len(maps.depth)):
         rows, columns = np.nonzero(maps.depth[c] > 0)
         keep = (rows + columns) % 2 == 0
@@ -123,7 +123,7 @@ def disagreement_px(maps: DepthMaps) -> float:
         cosine = normals @ maps.w2c[:, 2, :3].T
         facing = (cosine > 0.3) & (cosine[:, c] > 0.3)[:, None]
         facing[:, c] = False
-        votes = outside_of(points, maps, prepared)
+        votes = outside_of(points, maps, lookup)
         excess = np.clip((votes * cosine)[facing] / pixel, 0.0, 8.0)
         total += float((excess.astype(np.float64) ** 2).sum())
         count += excess.size
@@ -133,11 +133,11 @@ def disagreement_px(maps: DepthMaps) -> float:
 def outside_of(
     points: Float[np.ndarray, "n 3"],
     maps: DepthMaps,
-    prepared: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
+    lookup: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None,
 ) -> Float[np.ndarray, "n C"]:
     """How far every point is outside of what each view shows: beside its outline or ahead of its surface, in
     world units; negative inside."""
-    filled, outside = prepared or _prepared(maps)
+    filled, outside = lookup or lookup_maps(maps)
     votes = np.zeros((len(points), len(maps.depth)), np.float32)
     _vote_at(points.astype(np.float64), maps.w2c, maps.intrinsics, maps.perspective, filled, outside, votes)
     return votes
@@ -145,7 +145,7 @@ def outside_of(
 
 def consensus(maps: DepthMaps, disagreement: float, config: ConsensusConfig) -> Mesh | None:
     """The shape that the views agree on; None if there is none. `disagreement` in world units."""
-    filled, outside = _prepared(maps)
+    filled, outside = lookup_maps(maps)
     spacing = 2 * _REACH / (config.voxels - 1)
     values = np.empty((config.voxels,) * 3, np.float32)
     cut = max(1.5 * disagreement, 1.5 * spacing)
@@ -217,7 +217,7 @@ def cameras_of(maps: DepthMaps) -> Cameras:
     )
 
 
-def _prepared(maps: DepthMaps) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def lookup_maps(maps: DepthMaps) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Depth spread over the background, and the silhouettes' signed distance in pixels."""
     filled = maps.depth.copy()
     for image in filled:

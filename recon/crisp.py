@@ -52,17 +52,17 @@ _MOST = 96
 _SHARPENINGS = 2
 _SEWINGS = 3
 _EVENINGS = 5
-_THICKENINGS = 3
 _SMOOTHINGS = 4
-_MOST_GROWN = 0.75
+_MOST_GROWN = 1.5
 """In units of the views' disagreement."""
 _MOST_THICKER = 0.4
 """By which part of its thickness a thin place may grow at that."""
 _THIN_PX = 6.0
 """What is thinner keeps its thickness, wholly from two thirds of it down."""
-_NEAR_ROUNDS = 30
-_WIDE_ROUNDS = 60
-"""Of smoothing over neighbours, for thickness and for how it changes: some 4 and 6 pixels wide."""
+_NEAR_ROUNDS = 200
+_WIDE_ROUNDS = 400
+"""Of smoothing over neighbours, for thickness and for how it changes: some 10 and 15 pixels wide. What
+changes over less shows as a step in a plate."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class CrispConfig:
 
     strength: float = 1.0
     """How much of the way vertices go; 0 leaves the surface as it was."""
-    patch: float = 1.0
+    patch: float = 2.0
     """Radius of the patches that sharpen edges, in units of the views' disagreement (of 1.2 to 3 pixels)."""
     edge_deg: float = 20.0
     """Neighbours whose normals differ by this much hardly mix."""
@@ -81,7 +81,7 @@ class CrispConfig:
     """Weight of what the views show beside that of one neighbour."""
     reach_px: float = 30.0
     """Over what is longer than this, where the surface was decides; over what is shorter, its normals."""
-    limit: float = 2.0
+    limit: float = 4.0
     """How far a vertex may go, in units of the views' disagreement."""
 
     def __post_init__(self) -> None:
@@ -265,13 +265,12 @@ def _as_thick(bent: Float[np.ndarray, "V 3"], shape: _Shape) -> Float[np.ndarray
     thin = np.clip(3.0 * (1.0 - shape.thick_px / _THIN_PX), 0.0, 1.0)
     if not thin.any():
         return bent
-    for _ in range(_THICKENINGS):
-        off = bent - shape.vertices
-        across = np.einsum("vk,vki->vi", shape.place, off[shape.faces[shape.behind]])
-        change = ((off - across) * shape.outward).sum(1)
-        change = smoothed(change * (thin > 0), shape.faces, (thin > 0).astype(np.float64), _WIDE_ROUNDS)
-        bent = bent - (0.5 * thin * change)[:, None] * shape.outward
-    return bent
+    off = bent - shape.vertices
+    across = np.einsum("vk,vki->vi", shape.place, off[shape.faces[shape.behind]])
+    change = ((off - across) * shape.outward).sum(1)
+    change = smoothed(change * (thin > 0), shape.faces, (thin > 0).astype(np.float64), _WIDE_ROUNDS)
+    # Both sides give a half of it; half of that is given back, as the outlines say the rest.
+    return np.asarray(bent - (0.5 * thin * change)[:, None] * shape.outward)
 
 
 def _unit(v: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "n 3"]:

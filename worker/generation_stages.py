@@ -25,6 +25,7 @@ from render.gbuffer import ViewSet
 from worker.generation import IMAGE, IMAGES, PICTURE, PICTURE_VERSION, GenerateParams, generation_stages
 from worker.presets import shipped_preset
 from worker.stage_pictures import stage_picture
+from worker.stored_checkpoints import StageReachedError
 
 if TYPE_CHECKING:
     from worker.runner import Work
@@ -37,8 +38,6 @@ CELL_PX = 96
 def run_stage(stage: str, work: Work, screening: PicturePolicy) -> None:
     """The whole order of `pipeline.run` with the stages before `stage` brought from the store and none
     after it run. `finish` runs none and delivers what all of them made."""
-    from worker.runner import StageReachedError
-
     params = build(GenerateParams, work.claim.params)
     work.checkpoints.order = tuple(planned.name for planned in generation_stages(IMAGE in work.claim.inputs))
     work.checkpoints.last = stage

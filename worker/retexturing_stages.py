@@ -20,6 +20,7 @@ from worker.generation import IMAGE
 from worker.generation_stages import CELL_PX, Told, cut_picture, role_of
 from worker.presets import shipped_preset
 from worker.retexturing import MODEL, RetextureParams, retexture_stages
+from worker.stored_checkpoints import StageReachedError
 
 if TYPE_CHECKING:
     from worker.runner import Work
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
 def run_stage(stage: str, work: Work, screening: PicturePolicy) -> None:
     """The order of `pipeline.retexture` with the stages before `stage` brought from the store and none after
     it run. `finish` runs none and delivers what all of them made."""
-    from worker.runner import StageReachedError
-
     params = build(RetextureParams, work.claim.params)
     with_image = IMAGE in work.claim.inputs
     work.checkpoints.order = tuple(planned.name for planned in retexture_stages(with_image))

@@ -15,6 +15,7 @@ from worker.generation_stages import Told, role_of
 from worker.presets import shipped_preset
 from worker.retexturing import MODEL
 from worker.rework import STAGES, ReworkParams
+from worker.stored_checkpoints import StageReachedError
 
 if TYPE_CHECKING:
     from worker.runner import Work
@@ -23,8 +24,6 @@ if TYPE_CHECKING:
 def run_stage(stage: str, work: Work, screening: PicturePolicy) -> None:
     """The order of `pipeline.rework` with the stage before `stage` brought from the store and none after it
     run. `finish` runs none and delivers what both made."""
-    from worker.runner import StageReachedError
-
     params = build(ReworkParams, work.claim.params)
     work.checkpoints.order = tuple(planned.name for planned in STAGES)
     work.checkpoints.last = stage

@@ -20,19 +20,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from sqlalchemy import select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
-from pipeline.checkpoints import (
-    SNAPSHOT,
-    Checkpoints,
-    StageOutput,
-    file_sha256,
-    peak_memory_mb,
-    save_record,
-    stage_key,
-)
-from pipeline.config import Plain
+from pipeline.checkpoints import peak_memory_mb
 from pipeline.safety import RefusedError, Verdict
 from render.errors import CanceledError, InputError
 from render.progress import Progress
@@ -44,17 +34,15 @@ from worker.kinds import Kind, kind_named
 from worker.mime import mime_of
 from worker.quality import count_asset
 from worker.queue import Claim, FileRef, LeaseLostError, MissingBytesError, Outcome, StageResult
-from worker.schema import result_file
 from worker.settings import Settings
-from worker.statements import KNOWN_RESULT
 from worker.store import DamagedError, Store, store_at
+from worker.stored_checkpoints import FileVersion, KnownHashes, StoredCheckpoints, version_of
 from worker.tracing import Fact, Span, Tracing, trace_id, tracing_of
 from worker.transitions import ErrorClass
 
 if TYPE_CHECKING:
     from PIL import Image
 
-    from recon.keeper import Keeper
     from worker.warm import Models
 
 log = logging.getLogger(__name__)
@@ -66,106 +54,9 @@ COMMIT_TRIES_S = (0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 30.0)
 TURN_S = 60.0
 """A task begins no other stage after so long, so that its message is not held for hours."""
 
-
-MAX_KNOWN = 10_000
 PICTURE_COMPRESSION = 1
 """Of PNGs that are looked at for a minute: a third of the time (172 to 57 ms for `views.png` of a draft), for
 files a fourth larger."""
-
-FileVersion = tuple[int, int, int, int]
-
-
-def version_of(path: Path) -> FileVersion:
-    """What is another when a file's bytes are: device, inode, size and time of the last change."""
-    found = path.stat()
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
-
-
-class StageReachedError(Exception):
-    """The stage that was asked for is finished: what comes after it is for another task."""
-
-
-class KnownHashes:
-    """Of files that this process has read: those of a job's earlier stages come with each of its stages, as
-    links to the same bytes in the store."""
-
-    def __init__(self) -> None:
-        self._found: dict[FileVersion, str] = {}
-
-    def sha256(self, path: Path) -> str:
-        """A file's hash."""
-        version = version_of(path)
-        if version not in self._found:
-            if len(self._found) >= MAX_KNOWN:
-                self._found.clear()
-            self._found[version] = file_sha256(path)
-        return self._found[version]
-
-
-class StoredCheckpoints(Checkpoints):
-    """`pipeline`'s finished stages, with those of all jobs behind them.
-
-    A stage whose key has a result in the database is brought from the store instead of being run.
-    """
-
-    def __init__(self, directory: Path, database: Database, store: Store, known: KnownHashes) -> None:
-        super().__init__(directory)
-        self._known = known
-        self._database = database
-        self._store = store
-        self.outputs: list[StageOutput] = []
-        """All that this run made or brought."""
-        self.last: str | None = None
-        """No stage after this one is run; of `order`."""
-        self.order: tuple[str, ...] = ()
-        self.work: Work | None = None
-        """Of the stage that runs here: where its inside is kept."""
-
-    def sha256(self, path: Path) -> str:
-        return self._known.sha256(path)
-
-    def keeper(self, out: Path) -> Keeper:
-        if self.work is None:
-            return super().keeper(out)
-        from pipeline.kept_snapshot import KeptSnapshot
-
-        path, every_s = out.with_suffix(SNAPSHOT), self.work.save_every_s
-        return KeptSnapshot(path, out.stem, every_s, fetch=self.work.saved, kept=self.work.save)
-
-    def run(
-        self,
-        name: str,
-        version: int,
-        params: Mapping[str, Plain],
-        inputs: Sequence[StageOutput],
-        function: Callable[[Path], None],
-    ) -> StageOutput:
-        if self.last is not None and self.order.index(name) > self.order.index(self.last):
-            raise StageReachedError
-        self._bring(name, stage_key(name, version, dict(params), inputs))
-        output = super().run(name, version, params, inputs, function)
-        self.outputs.append(output)
-        return output
-
-    def _bring(self, name: str, key: str) -> None:
-        """Puts a known result in its place, when all of its bytes can be had."""
-        with self._database.read() as connection:
-            known = connection.execute(KNOWN_RESULT, {"of_key": key}).one_or_none()
-            if known is None:
-                return
-            files = connection.execute(select(result_file).where(result_file.c.key == key)).all()
-        part = self.directory / f".{self.folder(name, key).name}.bring"
-        part.mkdir(parents=True)
-        try:
-            for file in files:
-                self._store.fetch(file.sha256, part / file.name)
-        except (FileNotFoundError, DamagedError) as error:
-            log.warning("result %s of stage %s cannot be brought: %r", key[:16], name, error)
-            shutil.rmtree(part)
-            return
-        hashes = {file.name: file.sha256 for file in files}
-        save_record(part, name, key, hashes, known.seconds, known.peak_mb)
-        part.rename(self.folder(name, key))
 
 
 @dataclass

@@ -18,7 +18,7 @@ from worker.jobs import Jobs, Submission
 from worker.queue import FileRef, MissingBytesError, Outcome, StageResult
 from worker.schema import artefact, job, result, upload
 from worker.settings import load_settings
-from worker.store import FolderStore, Store, store_at
+from worker.store import DamagedError, FolderStore, Store, store_at
 
 DAY_S = 86_400
 
@@ -76,6 +76,14 @@ def test_a_write_that_fails_leaves_nothing(
     with pytest.raises(OSError, match="No space"):
         store.put(file_with(tmp_path, b"x"))
     assert [path for path in (tmp_path / "store").rglob("*") if path.is_file()] == []
+
+
+def test_a_hash_that_is_given_is_checked(store: FolderStore, tmp_path: Path):
+    path, right = file_with(tmp_path, b"a barrel"), hashlib.sha256(b"a barrel").hexdigest()
+    with pytest.raises(DamagedError, match="changed since"):
+        store.put(path, hashlib.sha256(b"a crate").hexdigest())
+    assert [path for path in (tmp_path / "store").rglob("*") if path.is_file()] == []
+    assert store.put(path, right) == store.put(path) == right
 
 
 def test_a_half_written_file_is_no_artefact_and_is_swept(store: FolderStore, tmp_path: Path):

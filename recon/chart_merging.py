@@ -44,15 +44,16 @@ def merged(
     welded = source[faces].astype(np.int32)
     beside = neighbour_faces(welded)
     corners = vertices[welded].astype(np.float64)
-    centers, shape = corners.mean(1), _Shape(corners)
-    drawn = _areas(uvs[faces])
+    shape, places = _Shape(corners), uvs[faces]
+    drawn = _areas(places)
     if not shape.real.any():
         return faces, uvs.astype(np.float32)
     usual = float(np.sqrt(np.median(np.abs(drawn[shape.real]) / shape.area[shape.real])))
+    centers = usual * corners.mean(1)
     count, label = face_components(faces)
     order = np.argsort(label, kind="stable")
     members = np.split(order, np.cumsum(np.bincount(label, minlength=count))[:-1])
-    size = np.bincount(label, shape.area, count)
+    size, turn = np.bincount(label, shape.area, count), np.bincount(label, drawn, count)
     most = _LARGEST * size.sum()
     for _ in range(_PASSES):
         before = int((size > 0).sum())
@@ -62,23 +63,19 @@ def merged(
                 continue
             for other, border in _neighbours(own, label, beside, shape.lengths):
                 rest = members[other]
-                mirrored = bool(drawn[rest].sum() < 0)
                 for sewn in (border, border[:1]) if len(border) > 1 else (border,):
                     ids, spots = _laid(own, sewn, faces, uvs, welded, beside)
-                    fits = shape.kept(own, spots, usual, mirrored)
-                    if fits and not _collide(
-                        spots, welded[own], usual * centers[own],
-                        uvs[faces[rest]], welded[rest], usual * centers[rest],
-                    ):  # fmt: skip
+                    fits = shape.kept(own, spots, usual, bool(turn[other] < 0))
+                    if fits and not _collide(spots, own, rest, places, welded, centers):
                         break
                 else:
                     continue
                 faces[own] = ids
-                uvs[ids] = spots
+                uvs[ids] = places[own] = spots
                 label[own] = other
-                drawn[own] = _areas(spots)
                 members[other], members[chart] = np.concatenate([rest, own]), own[:0]
                 size[other] += size[chart]
+                turn[other] += _areas(spots).sum()
                 size[chart] = 0.0
                 break
         if int((size > 0).sum()) == before:
@@ -173,19 +170,17 @@ def _laid(
 
 @numba.njit(cache=True)
 @no_type_check
-def _collide(uvs, corners, centers, others, other_corners, other_centers):
-    """Whether any of the first triangles overlaps one of these or of the others, or comes nearer than `_GAP`
-    to one that is not close to it on the surface. Centres are in space, in the units of UVs."""
-    n = len(uvs)
+def _collide(spots, own, rest, places, corners, centers):
+    """Whether any triangle of `own`, laid at `spots`, overlaps another or one of `rest`, at `places`, or
+    comes nearer than `_GAP` to one that is not close to it on the surface. Centres are in units of UVs."""
+    n = len(own)
     for i in range(n):
-        for j in range(i + 1, n + len(others)):
-            if j < n:
-                other, other_corner, center = uvs[j], corners[j], centers[j]
-            else:
-                other, other_corner, center = others[j - n], other_corners[j - n], other_centers[j - n]
+        for j in range(i + 1, n + len(rest)):
+            g = own[j] if j < n else rest[j - n]
+            other = spots[j] if j < n else places[g]
             beside = False
             for axis in range(2):
-                a0, a1, a2 = uvs[i, 0, axis], uvs[i, 1, axis], uvs[i, 2, axis]
+                a0, a1, a2 = spots[i, 0, axis], spots[i, 1, axis], spots[i, 2, axis]
                 b0, b1, b2 = other[0, axis], other[1, axis], other[2, axis]
                 beside = beside or min(b0, b1, b2) - _GAP > max(a0, a1, a2)
                 beside = beside or max(b0, b1, b2) + _GAP < min(a0, a1, a2)
@@ -194,16 +189,16 @@ def _collide(uvs, corners, centers, others, other_corners, other_centers):
             near = False
             for a in range(3):
                 for b in range(3):
-                    near = near or corners[i, a] == other_corner[b]
+                    near = near or corners[own[i], a] == corners[g, b]
             if not near:
                 drawn2, real2 = 0.0, 0.0
                 for axis in range(2):
-                    drawn2 += (uvs[i, :, axis].sum() - other[:, axis].sum()) ** 2 / 9
+                    drawn2 += (spots[i, :, axis].sum() - other[:, axis].sum()) ** 2 / 9
                 for axis in range(3):
-                    real2 += (centers[i, axis] - center[axis]) ** 2
+                    real2 += (centers[own[i], axis] - centers[g, axis]) ** 2
                 near = real2 < _CLOSE * _CLOSE * drawn2
             needed = -1e-3 if near else _GAP
-            if _apart(uvs[i], other) < needed and _apart(other, uvs[i]) < needed:
+            if _apart(spots[i], other) < needed and _apart(other, spots[i]) < needed:
                 return True
     return False
 

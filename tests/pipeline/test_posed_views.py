@@ -217,6 +217,24 @@ def test_one_depth_that_contradicts_the_others_is_named(folder: Path) -> None:
     assert "The depth of view 4 (images/0004.png) contradicts" in found.warnings[0]
 
 
+def test_two_views_whose_poses_are_exchanged_are_named_though_they_look_alike(folder: Path) -> None:
+    """A barrel has much the same outline from all sides: the depths tell, the silhouettes do not."""
+
+    def exchange(data: dict[str, Any]) -> None:
+        first, second = data["frames"][4], data["frames"][7]
+        key = "transform_matrix"
+        first[key], second[key] = second[key], first[key]
+
+    edit(folder, exchange)
+    found = load_views(read_transforms(folder))
+    assert [warning.split(")")[0] for warning in found.warnings] == [
+        "The depth of view 4 (images/0004.png",
+        "The depth of view 7 (images/0007.png",
+    ]
+    edit(folder, lambda data: [frame.pop("depth_file_path") for frame in data["frames"]])
+    assert load_views(read_transforms(folder)).warnings == ()
+
+
 def test_damaged_files_are_said(folder: Path) -> None:
     frame = read_transforms(folder).frames[3]
     assert frame.depth is not None

@@ -18,7 +18,6 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.multiview.autoencoder import DOWNSAMPLING, GBufferAutoencoder
-from pipeline.multiview.lifter_network import Framing
 from pipeline.training.augment import (
     carried,
     carriers,
@@ -36,7 +35,7 @@ from pipeline.training.views import (
     cameras_of,
     network_images,
     reference_azimuth,
-    reference_picture_of,
+    reference_picture,
     training_poses,
 )
 from pipeline.training.weights import working_dtype
@@ -132,7 +131,7 @@ def build_shard(items: Iterable[Item], autoencoder: Path, stem: Path, config: Ca
         module.to(dtype)
     rng = np.random.default_rng([config.seed, *stem.name.encode()])
     cells = config.size // DOWNSAMPLING
-    latents, knowns, poses, references, azimuths, framings, rows = [], [], [], [], [], [], []
+    latents, knowns, poses, references, azimuths, rows = [], [], [], [], [], []
     for item in items:
         item_poses = training_poses(VIEWS_PER_ITEM, rng)
         image, known = network_images(item.prop, cameras_of(item_poses, config.size))
@@ -145,9 +144,9 @@ def build_shard(items: Iterable[Item], autoencoder: Path, stem: Path, config: Ca
         knowns.append(blocks.min((2, 4)) > 0.5)
         poses.append([[p.azimuth_deg, p.elevation_deg] for p in item_poses])
         item_azimuths = [reference_azimuth(rng) for _ in range(REFERENCES_PER_ITEM)]
-        pictures = [reference_picture_of(item.prop, a, config.size, rng) for a in item_azimuths]
-        references.append(np.stack([picture for picture, _ in pictures]))
-        framings.append([Framing.of(camera).to_tensor()[0].numpy() for _, camera in pictures])
+        references.append(
+            np.stack([reference_picture(item.prop, a, config.size, rng) for a in item_azimuths])
+        )
         azimuths.append(item_azimuths)
         rows.append({"captions": captions(item.prop), "category": item.prop.category, "pack": item.prop.pack,
                      "object": item.object, "augmented": item.augmented})  # fmt: skip
@@ -157,7 +156,6 @@ def build_shard(items: Iterable[Item], autoencoder: Path, stem: Path, config: Ca
     np.save(f"{stem}-poses.npy", np.array(poses, np.float32))
     np.save(f"{stem}-references.npy", np.stack(references))
     np.save(f"{stem}-azimuths.npy", np.array(azimuths, np.float32))
-    np.save(f"{stem}-framings.npy", np.array(framings, np.float32))
     Path(f"{stem}-items.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
 
 
@@ -170,8 +168,6 @@ class LatentCache:
     poses: list[NDArray[np.float32]]
     references: list[NDArray[np.uint8]]
     azimuths: list[NDArray[np.float32]]
-    framings: list[NDArray[np.float32]]
-    """[n, references, 4]: `Framing.to_tensor` of the reference pictures."""
     items: list[list[dict[str, object]]]
 
     @staticmethod
@@ -194,7 +190,6 @@ class LatentCache:
             arrays("poses"),
             arrays("references"),
             arrays("azimuths"),
-            arrays("framings"),
             rows,
         )
 

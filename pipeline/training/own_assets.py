@@ -22,7 +22,6 @@ from numpy.typing import NDArray
 
 from pipeline.multiview.autoencoder import DOWNSAMPLING
 from pipeline.multiview.codec import encode_gbuffer
-from pipeline.multiview.lifter_network import Framing
 from pipeline.training.latents import LatentCache
 from pipeline.training.props import clean_caption
 from pipeline.training.views import (
@@ -170,7 +169,7 @@ def build_cache(
 ) -> LatentCache:
     """Latents, poses, lit reference pictures and captions of every asset and of its mirror image."""
     rng = np.random.default_rng(seed)
-    latents, poses, references, azimuths, framings = [], [], [], [], []
+    latents, poses, references, azimuths = [], [], [], []
     rows: list[dict[str, object]] = []
     for number, asset in enumerate(assets):
         progress(number / len(assets), f"rendering {asset.name}")
@@ -179,17 +178,15 @@ def build_cache(
             image = scene_images(asset.scene, cameras_of(views, size))
             turned = [reference_azimuth(rng) for _ in range(REFERENCES_PER_ITEM)]
             sign = -1.0 if mirror else 1.0
-            pictures, taken = [], []
+            pictures = []
             for azimuth in turned:
                 camera, elevation = reference_camera(all_vertices(asset.scene), azimuth, size, rng)
                 seen = scene_images(asset.scene, camera)
                 pictures.append(lit_picture((mirrored(seen) if mirror else seen)[0], elevation, rng))
-                taken.append(Framing.of(camera).to_tensor()[0].numpy() * (1.0, 1.0, sign, 1.0))
             latents.append(_encoded(pipeline, mirrored(image) if mirror else image))
             poses.append([[sign * view.azimuth_deg, view.elevation_deg] for view in views])
             references.append(np.stack(pictures))
             azimuths.append([sign * azimuth for azimuth in turned])
-            framings.append(taken)
             rows.append({"captions": list(asset.captions), "object": number, "augmented": False,
                          "category": "", "pack": ""})  # fmt: skip
     known = np.ones((len(rows), VIEWS_PER_ITEM, size // DOWNSAMPLING, size // DOWNSAMPLING), np.bool_)
@@ -199,7 +196,6 @@ def build_cache(
         [np.array(poses, np.float32)],
         [np.stack(references)],
         [np.array(azimuths, np.float32)],
-        [np.array(framings, np.float32)],
         [rows],
     )
 

@@ -1,4 +1,4 @@
-"""The whole training of the shipped model: autoencoder, latent cache, lifter, transformer, packaging.
+"""The whole training of the shipped model: autoencoder, lifter, latent cache, transformer, packaging.
 
     maquette train configs/train/props.yaml --out runs/props [--resume]
 
@@ -30,7 +30,7 @@ class TrainingConfig:
     """Path of the pack without its endings, relative to the working directory."""
     start_from: str | None = None
     """Folder of a trained pipeline that a new run goes on from: its autoencoder is kept, so that latents stay
-    what they are, and so is its lifter; its transformer is trained on, with optimisers that begin anew."""
+    what they are; its lifter and its transformer are trained on, with optimisers that begin anew."""
     autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
     lifter: LifterTraining = field(default_factory=LifterTraining)
     latents: CacheConfig = field(default_factory=CacheConfig)
@@ -47,7 +47,7 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
         procedural_items,
     )
     from pipeline.training.train_autoencoder import train_autoencoder
-    from pipeline.training.train_lifter import train_framing, train_lifter
+    from pipeline.training.train_lifter import train_lifter
     from pipeline.training.train_transformer import train_transformer
 
     config = build(TrainingConfig, read_yaml(config_path))
@@ -59,11 +59,12 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
     if start is not None and not (out / "autoencoder").is_dir():
         if not (start / "transformer").is_dir() or not (start / "autoencoder").is_dir():
             raise InputError(f"start_from: {start} is not a pipeline with an autoencoder and a transformer.")
-        for part in ("autoencoder", "lifter"):
-            if (start / part).is_dir():
-                shutil.copytree(start / part, out / part)
+        shutil.copytree(start / "autoencoder", out / "autoencoder")
     if not (out / "autoencoder").is_dir():
         train_autoencoder(data, out, config.autoencoder, where)
+    if not (out / "lifter").is_dir():
+        known = start / "lifter" if start is not None and (start / "lifter").is_dir() else None
+        train_lifter(data, out, config.lifter, where, start_from=known)
     cache = out / "latents"
     # Generators: nothing of a shard is made before it is asked for.
     shards = {
@@ -79,9 +80,6 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
     for name, items in shards.items():
         if not (cache / f"{name}-items.jsonl").is_file():
             build_shard(items, out / "autoencoder", cache / name, config.latents)
-    if not (out / "lifter").is_dir():
-        train_framing(cache, out, config.lifter, where)
-        train_lifter(data, out, config.lifter, where)
     train_transformer(cache, out, config.transformer, where, start_from=start and start / "transformer")
     package(data, out, out / "pipeline", config.latents)
 

@@ -103,7 +103,7 @@ def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
     recipe.write_text(
         f"data: {tmp_path / 'props'}\n"
         "autoencoder: {minutes: 0.05, crop: 32}\n"
-        "lifter: {minutes: 0.05, framing_minutes: 0.05, batch: 4}\n"
+        "lifter: {minutes: 0.05, batch: 4}\n"
         "latents: {procedural: 3, compositions: 2, assemblies: 2}\n"
         "transformer: {minutes: 0.1, width: 32, depth: 2, heads: 2, views_per_batch: 8}\n"
     )

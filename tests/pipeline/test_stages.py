@@ -17,7 +17,6 @@ from render.errors import InputError
 from render.gbuffer import ViewSet
 from tests.conftest import BarrelPipeline
 
-
 AS_DRAWN = RegistrationConfig(steps=0)
 
 

@@ -19,7 +19,7 @@ from recon.outlines import fit_outlines
 from recon.picture_surface import boxed_hull, surface_of_pictures
 from recon.stereo import BEHIND, HULL, Depths, sweep
 from recon.surface import SurfaceConfig
-from recon.topology import is_closed_manifold, vertex_normals
+from recon.topology import face_vectors, is_closed_manifold, vertex_normals
 from render.errors import InputError
 from render.gbuffer import GBuffer, ViewSet
 from render.rasterize import rasterize
@@ -109,6 +109,18 @@ def test_a_hollow_is_taken_out_and_the_outlines_stay() -> None:
     lacking, beyond = covered(mesh, views)
     assert lacking < 0.01
     assert beyond < 0.01
+
+
+def test_errors_of_matching_leave_no_roughness() -> None:
+    views = photos(open_box, patterned)
+    mesh = surface_of_pictures(views, sized(views, 64), CONFIG)
+    cross = face_vectors(mesh.vertices, mesh.faces)
+    area = np.linalg.norm(cross, axis=1)
+    center = np.abs(mesh.vertices[mesh.faces].mean(1))
+    side = (center[:, 1] < 0.35) & (center[:, [0, 2]].max(1) > 0.4) & (center[:, [0, 2]].min(1) < 0.35)
+    upright = np.abs(cross[:, [0, 2]]).max(1) / area
+    tilt_deg = np.rad2deg(np.arccos(np.clip(upright, 0, 1)))
+    assert np.average(tilt_deg[side], weights=area[side]) < 6.0  # 11 without smoothing the volume
 
 
 def hull_and_depths(views: ViewSet) -> tuple[Volume, Mesh, Depths]:

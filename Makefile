@@ -10,7 +10,7 @@ MCP := tests/meshy_mcp/node_modules/.package-lock.json
 VIEWER := worker/web/vendor/model-viewer.js
 INPUTS := pyproject.toml constraints.txt scripts/make-venv.sh
 
-.PHONY: demo setup kernels test test-faults lint types check clean
+.PHONY: demo setup kernels test test-slow test-faults lint types check clean
 
 demo: $(STAMP)
 	$(BIN)/maquette generate "$(PROMPT)" --out "$(OUT)"
@@ -49,7 +49,12 @@ $(MCP): tests/meshy_mcp/package.json tests/meshy_mcp/package-lock.json | $(DEV_S
 test: $(DEV_STAMP) $(VALIDATOR)
 	$(BIN)/python -m pytest -q -m "not gpu and not slow and not postgres"
 
-# All faults that the service must survive, on every database and broker: some twenty minutes on two cores.
+# What takes long: training, whole runs, the web page in Chromium, Meshy's MCP server.
+test-slow: $(DEV_STAMP) $(VALIDATOR) $(VIEWER) $(MCP)
+	scripts/test-servers.sh
+	$(BIN)/python -m pytest -q -m "slow and not gpu and not postgres and not blender and not nerfstudio"
+
+# All faults that the service must survive, on every database and broker: some forty minutes on one core.
 test-faults: $(DEV_STAMP)
 	scripts/test-servers.sh
 	$(BIN)/python -m pytest -q -m "fault or postgres"

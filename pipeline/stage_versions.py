@@ -9,7 +9,7 @@ StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "p
 VERSIONS: dict[StageName, int] = {
     "views": 11,
     "field": 3,
-    "surface": 7,
+    "surface": 8,
     "mesh": 4,
     "texture": 6,
     "export": 5,

@@ -56,8 +56,11 @@ def drop_degenerate(vertices: Vertices, faces: Faces) -> NewFaces:
     # A face and its reverse cancel; of equal faces one stays.
     low = faces.argmin(1)
     rolled = np.stack([faces[np.arange(len(faces)), (low + i) % 3] for i in range(3)], 1)
-    _, first = np.unique(rolled, axis=0, return_index=True)
-    return faces[np.sort(first)]
+    order = np.lexsort(rolled.T)
+    again = (rolled[order[1:]] == rolled[order[:-1]]).all(1)
+    keep = np.ones(len(faces), bool)
+    keep[order[1:][again]] = False
+    return faces[keep]
 
 
 def drop_floaters(vertices: Vertices, faces: Faces, min_component: float) -> tuple[NewVertices, NewFaces]:

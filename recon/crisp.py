@@ -50,7 +50,7 @@ normals 8 degrees off. A patch on a barrel 60 pixels wide has 0.001, one over a 
 _MOST = 96
 """Faces of a patch."""
 _SHARPENINGS = 2
-_SEWINGS = 3
+_SEWINGS = 2
 _EVENINGS = 5
 _SMOOTHINGS = 4
 _MOST_GROWN = 1.5

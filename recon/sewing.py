@@ -11,6 +11,7 @@ from typing import no_type_check
 import numba
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.sparse import coo_array
 
 
 @numba.njit(cache=True)
@@ -90,72 +91,50 @@ def cotangents(p: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"]) -> Fl
     return np.clip(out, 0.05, 5.0) / 2
 
 
-@numba.njit(cache=True)
-@no_type_check
-def sewn(vertices, start, faces, normals, weights, pull, tolerance, most):
-    """Solve (L + diag(pull)) x = b by conjugate gradients, per axis; L has `weights` [F, 3] on the edges
-    opposite to each corner, b the edges laid into the faces' planes."""
+def sewn(
+    vertices: Float[np.ndarray, "V 3"],
+    start: Float[np.ndarray, "V 3"],
+    faces: Int[np.ndarray, "F 3"],
+    normals: Float[np.ndarray, "F 3"],
+    weights: Float[np.ndarray, "F 3"],
+    pull: Float[np.ndarray, " V"],
+    tolerance: float,
+    most: int,
+) -> Float[np.ndarray, "V 3"]:
+    """Solve (L + diag(pull)) x = b by at most `most` conjugate gradients with the diagonal for a
+    preconditioner; L has `weights` on the edges opposite to each corner, b the edges laid into the faces'
+    planes and `pull` times `start`."""
     count = len(vertices)
-    diagonal = pull.copy()
-    b = np.zeros((count, 3))
-    for v in range(count):
-        for axis in range(3):
-            b[v, axis] = pull[v] * start[v, axis]
-    for f in range(len(faces)):
-        for corner in range(3):
-            i, j = faces[f, (corner + 1) % 3], faces[f, (corner + 2) % 3]
-            w = weights[f, corner]
-            diagonal[i] += w
-            diagonal[j] += w
-            e0 = vertices[i, 0] - vertices[j, 0]
-            e1 = vertices[i, 1] - vertices[j, 1]
-            e2 = vertices[i, 2] - vertices[j, 2]
-            off = e0 * normals[f, 0] + e1 * normals[f, 1] + e2 * normals[f, 2]
-            e0 -= off * normals[f, 0]
-            e1 -= off * normals[f, 1]
-            e2 -= off * normals[f, 2]
-            b[i, 0] += w * e0
-            b[i, 1] += w * e1
-            b[i, 2] += w * e2
-            b[j, 0] -= w * e0
-            b[j, 1] -= w * e1
-            b[j, 2] -= w * e2
+    i, j, w = faces[:, [1, 2, 0]].ravel(), faces[:, [2, 0, 1]].ravel(), weights.ravel()
+    edge = vertices[i] - vertices[j]
+    normal = normals.repeat(3, 0)
+    laid = w[:, None] * (edge - (edge * normal).sum(1, keepdims=True) * normal)
+    b = pull[:, None] * start
+    for axis in range(3):
+        b[:, axis] += np.bincount(i, laid[:, axis], count) - np.bincount(j, laid[:, axis], count)
+    diagonal = pull + np.bincount(i, w, count) + np.bincount(j, w, count)
+    here = np.arange(count)
+    place = np.concatenate([here, i, j]), np.concatenate([here, j, i])
+    matrix = coo_array((np.concatenate([diagonal, -w, -w]), place), (count, count)).tocsr()
+    inverse = 1.0 / diagonal[:, None]
     x = vertices.copy()
-    r = b - _apply(x, faces, weights, pull)
-    z = r / diagonal.reshape(-1, 1)
+    r = b - matrix @ x
+    z = inverse * r
     p = z.copy()
-    rz = (r * z).sum()
-    goal = tolerance * tolerance * (b * b / diagonal.reshape(-1, 1)).sum()
+    rz = np.vdot(r, z)
+    goal = tolerance**2 * (b * b * inverse).sum()
     for _ in range(most):
         if rz <= goal:
             break
-        q = _apply(p, faces, weights, pull)
-        step = rz / (p * q).sum()
+        q = matrix @ p
+        step = rz / np.vdot(p, q)
         x += step * p
         r -= step * q
-        z = r / diagonal.reshape(-1, 1)
-        following = (r * z).sum()
+        z = inverse * r
+        following = np.vdot(r, z)
         p = z + (following / rz) * p
         rz = following
-    return x
-
-
-@numba.njit(cache=True)
-@no_type_check
-def _apply(x, faces, weights, pull):
-    out = np.empty_like(x)
-    for v in range(len(x)):
-        for axis in range(3):
-            out[v, axis] = pull[v] * x[v, axis]
-    for f in range(len(faces)):
-        for corner in range(3):
-            i, j = faces[f, (corner + 1) % 3], faces[f, (corner + 2) % 3]
-            w = weights[f, corner]
-            for axis in range(3):
-                d = w * (x[i, axis] - x[j, axis])
-                out[i, axis] += d
-                out[j, axis] -= d
-    return out
+    return np.asarray(x)
 
 
 def mitres(

@@ -102,9 +102,10 @@ def nonmanifold_vertices(faces: Int[np.ndarray, "F 3"]) -> int:
     """How many vertices have more than one fan of faces."""
     if len(faces) == 0:
         return 0
-    _, fans = corner_fans(faces)
-    first_vertex = np.unique(np.stack([fans.ravel(), faces.ravel()], 1), axis=0)[:, 1]
-    return int((np.bincount(first_vertex) > 1).sum())
+    count, fans = corner_fans(faces)
+    vertex_of = np.empty(count, faces.dtype)
+    vertex_of[fans.ravel()] = faces.ravel()
+    return int((np.bincount(vertex_of) > 1).sum())
 
 
 def face_components(faces: Int[np.ndarray, "F 3"]) -> tuple[int, Int[np.ndarray, " F"]]:

@@ -13,7 +13,7 @@ from pipeline.prompt import Prompt
 from pipeline.training.procedural.maker import Maker
 from pipeline.training.procedural.nature import mushroom
 from pipeline.training.props import Prop
-from pipeline.training.train_lifter import examples, joined, lifting_loss
+from pipeline.training.train_lifter import lifting_loss, taken, targets
 from render.cameras import Cameras, orbit_cameras, orbit_pose
 from tests.pipeline.multiview.test_pipeline import CAMERAS, tiny_pipeline
 
@@ -39,9 +39,12 @@ def test_framing_of_a_camera_and_back() -> None:
 
 
 def test_a_picture_laid_over_its_view_covers_the_same_pixels() -> None:
-    found = joined([examples(mushroom_prop(i), 2, 64, np.random.default_rng(i)) for i in range(4)])
-    moved = laid_over(found.picture, Framing.from_tensor(found.framing))[:, 3] > 0.5
-    there, straight = found.image[:, 3] > 0, found.picture[:, 3] > 0.5
+    rngs = [np.random.default_rng(i) for i in range(4)]
+    pictures = [taken(mushroom_prop(i), 64, rng) for i, rng in enumerate(rngs) for _ in range(2)]
+    picture = torch.stack([p.picture for p in pictures])
+    framing = torch.stack([p.framing for p in pictures])
+    moved = laid_over(picture, Framing.from_tensor(framing))[:, 3] > 0.5
+    there, straight = targets(pictures, framing).image[:, 3] > 0, picture[:, 3] > 0.5
 
     def iou(a: torch.Tensor) -> float:
         return float((a & there).sum() / (a | there).sum())
@@ -51,16 +54,26 @@ def test_a_picture_laid_over_its_view_covers_the_same_pixels() -> None:
     assert iou(moved) > iou(straight) + 0.05
 
 
+def test_the_view_to_predict_is_from_the_height_that_is_told() -> None:
+    picture = taken(mushroom_prop(0), 64, np.random.default_rng(0))
+    told = picture.framing[None].clone()
+    told[0, 0] = np.pi / 2
+    from_above = targets([picture], told)
+    cap = from_above.image[0, 3] > 0
+    assert from_above.known.shape == (1, 64, 64)
+    height, width = (int(torch.nonzero(cap.any(axis))[:, 0].diff().sum()) for axis in (1, 0))
+    assert abs(height - width) <= 2  # a mushroom is round from above
+
+
 def test_loss_leaves_unknown_materials_out() -> None:
     torch.manual_seed(0)
-    lifter = PictureLifter(width=32, heads=2, depth=1)
-    batch = examples(mushroom_prop(0), 2, 64, np.random.default_rng(0))
-    batch.known[:] = 0
-    latents = torch.zeros(2, 16, 8, 8)
-    with torch.no_grad():
-        error = lifting_loss(lifter, batch, batch.framing, latents)
-        latents[:, -2:] = 100.0
-        assert lifting_loss(lifter, batch, batch.framing, latents) == error > 0
+    predicted, latents = torch.randn(2, 16, 8, 8), torch.zeros(2, 16, 8, 8)
+    unknown = torch.zeros(2, 64, 64)
+    error = lifting_loss(predicted, latents, unknown)
+    assert error == pytest.approx(float(predicted[:, :-2].square().mean()))
+    latents[:, -2:] = 100.0
+    assert lifting_loss(predicted, latents, unknown) == error
+    assert lifting_loss(predicted, latents, torch.ones(2, 64, 64)) > error
 
 
 def test_the_sampler_draws_beside_the_lifted_view() -> None:

@@ -26,11 +26,26 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from recon.consensus import lookup_maps
+from recon.consensus import cameras_of, lookup_maps
 from recon.fusion import DepthMaps, depth_maps
+from render.cameras import Cameras
 from render.errors import InputError
 from render.gbuffer import GBuffer, ViewSet
 
+_NODES = 13
+"""Control points along each side of a view."""
+_PULL = 0.02
+"""Weight of the squared displacements beside that of a typical error."""
+_TYPICAL_PX = 4.0
+"""Errors above this count less and less."""
+_THICKNESS_PX = 2.0
+"""Of what is seen from two sides."""
+_REACH_PX = 6.0
+"""Largest displacement of a control point."""
+_ALONG_RAYS = 2.0
+"""How much stiffer the fields are along the rays, where a bent one makes flat faces bumpy."""
+_RATE = 0.25
+"""Of the optimiser, in pixels a step; it falls to zero."""
 _FACING = 0.3
 """Cosine from which a point faces a view, or faces away from it."""
 _RIM_PX = 2.5
@@ -39,36 +54,15 @@ _RIM_PX = 2.5
 
 @dataclass(frozen=True)
 class RegistrationConfig:
-    """How drawn views are bent into one another. Pixels are those of the views."""
+    """How drawn views are bent into one another."""
 
     steps: int = 100
     """Of the optimiser; 0 leaves the views as they are drawn."""
-    nodes: int = 13
-    """Control points along each side of a view."""
     stiffness: float = 0.5
     """Weight of the squared difference of neighbouring displacements beside that of a typical error."""
-    depth_stiffness: float = 1.0
-    """The same along the rays, where a bent field makes flat faces bumpy."""
-    pull: float = 0.02
-    """The same for the squared displacements themselves."""
-    typical_px: float = 4.0
-    """Errors above this count less and less."""
-    thickness_px: float = 2.0
-    """Of what is seen from two sides."""
-    reach_px: float = 6.0
-    """Largest displacement of a control point."""
 
     def __post_init__(self) -> None:
-        limits = {
-            "steps": (0, 10_000),
-            "nodes": (2, 64),
-            "stiffness": (0, 1000),
-            "depth_stiffness": (0, 1000),
-            "pull": (0, 1000),
-            "typical_px": (0.1, 1000),
-            "thickness_px": (0, 100),
-            "reach_px": (0, 100),
-        }
+        limits = {"steps": (0, 10_000), "stiffness": (0, 1000)}
         for name, (low, high) in limits.items():
             if not low <= getattr(self, name) <= high:
                 raise InputError(
@@ -85,149 +79,139 @@ def registered(views: ViewSet, config: RegistrationConfig) -> ViewSet:
     if config.steps == 0 or seen.depth is None or len(views) < 3 or not bool((seen.alpha > 0.5).any()):
         return views
     maps = depth_maps(views.cameras, seen)
-    return bent(views, displacements(maps, config), maps.footprint)
-
-
-def displacements(maps: DepthMaps, config: RegistrationConfig) -> Float[Tensor, "C 3 n n"]:
-    """For the control points of every view: from where in the drawn view, right and down, in pixels,
-    the bent view takes what it shows there, and by how many pixels' size it lies farther away."""
-    pixel = maps.footprint
-    filled, outside = lookup_maps(maps)
-    look = torch.from_numpy(np.stack([outside, filled / pixel], 1).astype(np.float32))
-    points = _Points.of(maps)
-    w2c, intrinsics = torch.from_numpy(maps.w2c), torch.from_numpy(maps.intrinsics)
-    c2w = torch.linalg.inv(w2c)[points.view]
-    fx, fy, cx, cy = intrinsics[points.view].unbind(1)
-    view, pair, cosine = _pairs(points, w2c)
-    rotation, shift, lens = w2c[view, :3, :3], w2c[view, :3, 3], intrinsics[view]
-    front = cosine > 0
-    field = torch.zeros(len(maps.depth), 3, config.nodes, config.nodes, requires_grad=True)
-    # A pair counts so much that all of them weigh as much as all control points.
-    weight = cosine.abs() * (field[:, 0].numel() / max(len(pair), 1)) ** 0.5
-    stiffness = torch.tensor([config.stiffness, config.stiffness, config.depth_stiffness])
-    rate = 0.25
-    optimizer = torch.optim.Adam([field], lr=rate, betas=(0.9, 0.95))
-    size = (maps.depth.shape[2], maps.depth.shape[1])
-    for step in range(config.steps):
-        moved = _interpolated(field, points.view, points.pixel, size)
-        x, y = (points.pixel - moved[:, :2]).unbind(1)
-        z = points.depth + pixel * moved[:, 2]
-        w = z if maps.perspective else torch.ones_like(z)
-        local = torch.stack([(x + 0.5 - cx) / fx * w, -(y + 0.5 - cy) / fy * w, -z], 1)
-        world = torch.einsum("nij,nj->ni", c2w[:, :3, :3], local) + c2w[:, :3, 3]
-        there = torch.einsum("nij,nj->ni", rotation, world.index_select(0, pair)) + shift
-        w = -there[:, 2:] if maps.perspective else torch.ones_like(there[:, 2:])
-        at = there[:, :2] / w.clamp_min(1e-3) * lens[:, :2] * torch.tensor([1.0, -1.0]) + lens[:, 2:] - 0.5
-        other = _interpolated(field, view, at, size)
-        beside, surface = _sampled(look, view, at + other[:, :2], size).unbind(1)
-        ahead = surface + other[:, 2] + there[:, 2] / pixel
-        ahead = ahead + torch.where(front, 0.0, config.thickness_px)
-        error = (weight * torch.maximum(beside, ahead).clamp_min(0)).square()
-        scale = config.typical_px**2 * weight.square()
-        springs = field.diff(dim=2).square().sum((0, 2, 3)) + field.diff(dim=3).square().sum((0, 2, 3))
-        loss = (error / (1 + error / scale)).sum()
-        loss = loss + (stiffness * springs).sum() + config.pull * field.square().sum()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.param_groups[0]["lr"] = rate * (1 - step / config.steps)
-        optimizer.step()
-        with torch.no_grad():
-            field.clamp_(-config.reach_px, config.reach_px)
-    return field.detach()
-
-
-def bent(views: ViewSet, field: Float[Tensor, "C 3 n n"], pixel: float) -> ViewSet:
-    """The views with the displacements of `displacements`; `pixel` is one's size in world units."""
-    seen = views.gbuffer
-    device = seen.alpha.device
-    count, height, width, _ = seen.alpha.shape
-    rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    here = torch.stack([columns, rows], -1).reshape(-1, 2).float().repeat(count, 1)
-    view = torch.arange(count).repeat_interleave(height * width)
-    size = (width, height)
-    moved = _interpolated(field, view, here, size)
-    source = here + moved[:, :2]
-    names = list(seen.channels())
-    stacked = torch.cat([seen.channels()[name].cpu() for name in names], -1).permute(0, 3, 1, 2)
-    alpha = seen.alpha.cpu().permute(0, 3, 1, 2)
-    covered = (alpha > 0.5).float()
-    values = _sampled(stacked * covered, view, source, size)
-    share = _sampled(covered, view, source, size)
-    coverage = _sampled(alpha, view, source, size)
-    keep = (coverage > 0.5).float()
-    values = values / share.clamp_min(1e-3) * keep
-    channels = {}
-    start = 0
-    for name in names:
-        depth = seen.channels()[name].shape[-1]
-        value = values[:, start : start + depth]
-        start += depth
-        if name == "alpha":
-            value = coverage * keep
-        elif name == "depth":
-            value = value + pixel * moved[:, 2:] * keep
-        elif name == "normal":
-            value = value / value.norm(dim=1, keepdim=True).clamp_min(1e-6)
-        channels[name] = value.reshape(count, height, width, depth).to(device)
-    return replace(views, gbuffer=GBuffer(**channels))
+    return _bent(views, _displacements(maps, config), maps.footprint)
 
 
 @dataclass(frozen=True)
-class _Points:
-    """Surface points of all views."""
+class _View:
+    """What the optimiser reads of a view."""
 
-    view: Int[Tensor, " n"]
+    camera: Cameras
+    look: Float[Tensor, "2 H W"]
+    """Distance outside of the outline and depth, both in pixels."""
     pixel: Float[Tensor, "n 2"]
-    """Column and row."""
+    """Column and row of its surface points."""
     depth: Float[Tensor, " n"]
-    normal: Float[Tensor, "n 3"]
-
-    @staticmethod
-    def of(maps: DepthMaps) -> _Points:
-        """All pixels near outlines and depth in between, thinned; none that is seen at a grazing angle."""
-        rows, columns = np.mgrid[: maps.depth.shape[1], : maps.depth.shape[2]]
-        thin = np.where(maps.outside_px > -_RIM_PX, (rows + columns) % 2 == 0, (rows % 3 + columns % 3) == 0)
-        cosine = np.einsum("chwi,ci->chw", maps.normal, maps.w2c[:, 2, :3])
-        view, row, column = np.nonzero((maps.depth > 0) & thin & (cosine > _FACING))
-        return _Points(
-            torch.from_numpy(view),
-            torch.from_numpy(np.stack([column, row], 1)).float(),
-            torch.from_numpy(maps.depth[view, row, column]),
-            torch.from_numpy(maps.normal[view, row, column]),
-        )
+    others: Int[Tensor, " m"]
+    """Points of the other views, in the row of all, that face it or face away."""
+    cosine: Float[Tensor, " m"]
+    """Of their normals with the way to the eye."""
 
 
-def _pairs(points: _Points, w2c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(view, index of the point, cosine of its normal and the view's) of all that face or face away."""
-    cosine = points.normal @ w2c[:, 2, :3].T
-    use = cosine.abs() > _FACING
-    use[torch.arange(len(use)), points.view] = False
-    view, pair = use.T.nonzero(as_tuple=True)
-    return view, pair, cosine[pair, view]
+def _displacements(maps: DepthMaps, config: RegistrationConfig) -> Float[Tensor, "C 3 g g"]:
+    """For the control points of every view: from where in the drawn view, right and down, in pixels,
+    the bent view takes what it shows there, and by how many pixels' size it lies farther away."""
+    pixel, views = maps.footprint, _views_of(maps)
+    fields = torch.zeros(len(views), 3, _NODES, _NODES, requires_grad=True)
+    stiffness = config.stiffness * torch.tensor([1.0, 1.0, _ALONG_RAYS])
+    # All pairs of points and views together weigh as much as all control points.
+    weight = len(views) * _NODES**2 / max(sum(len(view.others) for view in views), 1)
+    optimizer = torch.optim.Adam([fields], lr=_RATE, betas=(0.9, 0.95))
+    for step in range(config.steps):
+        optimizer.param_groups[0]["lr"] = _RATE * (1 - step / config.steps)
+        optimizer.zero_grad()
+        world = torch.cat([_moved(view, field, pixel) for view, field in zip(views, fields, strict=True)])
+        springs = fields.diff(dim=2).square().sum((0, 2, 3)) + fields.diff(dim=3).square().sum((0, 2, 3))
+        loss = (stiffness * springs).sum() + _PULL * fields.square().sum()
+        for view, field in zip(views, fields, strict=True):
+            error = _outside_px(view, field, world.index_select(0, view.others), pixel)
+            squares = (error * view.cosine).square()
+            loss = loss + weight * (squares / (1 + (error / _TYPICAL_PX).square())).sum()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            fields.clamp_(-_REACH_PX, _REACH_PX)
+    return fields.detach()
+
+
+def _moved(view: _View, field: Float[Tensor, "3 g g"], pixel: float) -> Float[Tensor, "n 3"]:
+    """The view's surface points in the world. A field is smooth: its inverse is its negative."""
+    moved = _interpolated(field, view.pixel, view.camera)
+    at, depth = view.pixel + 0.5 - moved[:, :2], view.depth + pixel * moved[:, 2]
+    return view.camera.unproject(at[None], depth[None])[0]
+
+
+def _outside_px(
+    view: _View, field: Float[Tensor, "3 g g"], points: Float[Tensor, "m 3"], pixel: float
+) -> Float[Tensor, " m"]:
+    """How far points lie beside the view's outline, or ahead of what it shows; 0 where they do neither."""
+    at, depth = (found[0] for found in view.camera.project(points))
+    at = at - 0.5
+    moved = _interpolated(field, at, view.camera)
+    beside, surface = _sampled(view.look, at + moved[:, :2]).unbind(1)
+    ahead = surface + moved[:, 2] - depth / pixel
+    ahead = ahead + torch.where(view.cosine > 0, 0.0, _THICKNESS_PX)
+    return torch.maximum(beside, ahead).clamp_min(0)
+
+
+def _views_of(maps: DepthMaps) -> list[_View]:
+    """Surface points are all pixels near outlines and a ninth of the rest, none seen at a grazing angle."""
+    cameras = cameras_of(maps)
+    filled, outside = lookup_maps(maps)
+    look = torch.from_numpy(np.stack([outside, filled / maps.footprint], 1).astype(np.float32))
+    rows, columns = np.mgrid[: cameras.height, : cameras.width]
+    thin = np.where(outside > -_RIM_PX, (rows + columns) % 2 == 0, (rows % 3 + columns % 3) == 0)
+    own = np.einsum("chwi,ci->chw", maps.normal, maps.w2c[:, 2, :3])
+    of, row, column = np.nonzero((maps.depth > 0) & thin & (own > _FACING))
+    at = torch.from_numpy(np.stack([column, row], 1)).float()
+    depth = torch.from_numpy(maps.depth[of, row, column])
+    cosine = torch.from_numpy(maps.normal[of, row, column] @ maps.w2c[:, 2, :3].T)
+    found = []
+    for c in range(len(cameras)):
+        mine = torch.from_numpy(of == c)
+        others = torch.nonzero((cosine[:, c].abs() > _FACING) & ~mine)[:, 0]
+        found.append(_View(cameras[c], look[c], at[mine], depth[mine], others, cosine[others, c]))
+    return found
+
+
+def _bent(views: ViewSet, fields: Float[Tensor, "C 3 g g"], pixel: float) -> ViewSet:
+    """The views with the displacements of `_displacements`; `pixel` is one's size in world units."""
+    channels = views.gbuffer.to("cpu").channels()
+    names = list(channels)
+    rows, columns = torch.meshgrid(
+        torch.arange(views.cameras.height), torch.arange(views.cameras.width), indexing="ij"
+    )
+    here = torch.stack([columns, rows], -1).float()
+    out: dict[str, list[Tensor]] = {name: [] for name in names}
+    for c in range(len(views)):
+        moved = _interpolated(fields[c], here.view(-1, 2), views.cameras).view(*rows.shape, 3)
+        alpha = channels["alpha"][c]
+        covered = (alpha > 0.5).float()
+        stacked = torch.cat([alpha, covered, *(covered * channels[name][c] for name in names)], -1)
+        found = _sampled(stacked.permute(2, 0, 1), (here + moved[..., :2]).view(-1, 2)).view(*rows.shape, -1)
+        sizes = [channels[name].shape[-1] for name in names]
+        coverage, share, *values = found.split([1, 1, *sizes], -1)
+        keep = (coverage > 0.5).float()
+        for name, value in zip(names, values, strict=True):
+            value = keep * value / share.clamp_min(1e-3)
+            match name:
+                case "alpha":
+                    value = keep * coverage
+                case "depth":
+                    value = value + keep * pixel * moved[..., 2:]
+                case "normal":
+                    value = F.normalize(value, dim=-1)
+            out[name].append(value)
+    gbuffer = GBuffer(**{name: torch.stack(value) for name, value in out.items()})
+    return replace(views, gbuffer=gbuffer.to(views.gbuffer.alpha.device))
 
 
 def _interpolated(
-    field: Float[Tensor, "C k n n"], view: Int[Tensor, " m"], at: Float[Tensor, "m 2"], size: tuple[int, int]
+    field: Float[Tensor, "k g g"], at: Float[Tensor, "m 2"], cameras: Cameras
 ) -> Float[Tensor, "m k"]:
-    """Cubic interpolants of the views' control points, whose outermost lie on the outermost pixels."""
-    across = torch.tensor([size[0] - 1, size[1] - 1])
-    return _looked_up(field, view, at / across * 2 - 1, "bicubic", align_corners=True)
+    """Cubic interpolants of a view's control points, whose outermost lie on the outermost pixels."""
+    across = torch.tensor([cameras.width - 1, cameras.height - 1])
+    return _looked_up(field, at / across * 2 - 1, "bicubic", align_corners=True)
 
 
-def _sampled(
-    images: Float[Tensor, "C k H W"], view: Int[Tensor, " m"], at: Float[Tensor, "m 2"], size: tuple[int, int]
-) -> Float[Tensor, "m k"]:
-    """Images between their pixels."""
-    return _looked_up(images, view, (at + 0.5) / torch.tensor(size) * 2 - 1, "bilinear", align_corners=False)
+def _sampled(image: Float[Tensor, "k H W"], at: Float[Tensor, "m 2"]) -> Float[Tensor, "m k"]:
+    """A view's image between its pixels."""
+    size = torch.tensor([image.shape[2], image.shape[1]])
+    return _looked_up(image, (at + 0.5) / size * 2 - 1, "bilinear", align_corners=False)
 
 
-def _looked_up(images: Tensor, view: Tensor, at: Tensor, mode: str, *, align_corners: bool) -> Tensor:
-    """`grid_sample` of as many images at as many points each; `view` is sorted."""
-    counts = torch.bincount(view, minlength=len(images)).tolist()
-    found = [
-        F.grid_sample(
-            image[None], points[None, None], mode=mode, padding_mode="border", align_corners=align_corners
-        )[0, :, 0].T
-        for image, points in zip(images, at.split(counts), strict=True)
-    ]
-    return torch.cat(found)
+def _looked_up(image: Tensor, at: Tensor, mode: str, *, align_corners: bool) -> Tensor:
+    found = F.grid_sample(
+        image[None], at[None, None], mode=mode, padding_mode="border", align_corners=align_corners
+    )
+    return found[0, :, 0].T

@@ -96,5 +96,5 @@ def test_views_that_cannot_be_registered_come_back_as_they_are() -> None:
 
 
 def test_settings_out_of_range_are_refused() -> None:
-    with pytest.raises(InputError, match=r"registration\.nodes must be from 2 to 64, not 1"):
-        RegistrationConfig(nodes=1)
+    with pytest.raises(InputError, match=r"registration\.steps must be from 0 to 10000, not -1"):
+        RegistrationConfig(steps=-1)

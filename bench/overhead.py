@@ -17,7 +17,6 @@ is from the stage before (its commit, and the bell's way where the queue changes
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import statistics
 import subprocess
@@ -29,8 +28,10 @@ from pathlib import Path
 import httpx
 from sqlalchemy import select
 
+from bench.job_queue import processor_s
 from bench.latency import Serving, finished, own_service
 from bench.stages import command, describe_machine
+from pipeline.checkpoints import file_sha256
 from pipeline.limits import slug
 from pipeline.observer import Unobserved
 from pipeline.preset import load_preset
@@ -43,7 +44,6 @@ from worker.warm import WarmModel
 PROMPT = "a wooden crate"
 STEM = slug(PROMPT)
 BAR_STAGE_MS, BAR_SHARE = 50.0, 0.01
-TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
@@ -65,26 +65,6 @@ class StageTimes:
     between: float
 
 
-def tree_cpu_s(pid: int) -> float:
-    """Processor seconds of a process and all below it, those that ended among them."""
-    children: dict[int, list[int]] = {}
-    spent: dict[int, float] = {}
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            fields = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except OSError:
-            continue
-        own = int(path.parent.name)
-        children.setdefault(int(fields[1]), []).append(own)
-        spent[own] = sum(map(int, fields[11:15])) / TICKS
-    waiting, total = [pid], 0.0
-    while waiting:
-        one = waiting.pop()
-        total += spent.get(one, 0.0)
-        waiting.extend(children.get(one, []))
-    return total
-
-
 def by_code(seed: int, preset: str, model: WarmModel, folder: Path) -> Cost:
     request = Request(
         text=PROMPT, negative="", image_sha256=None, preset=load_preset(preset), seed=seed, variants=1,
@@ -92,7 +72,7 @@ def by_code(seed: int, preset: str, model: WarmModel, folder: Path) -> Cost:
     )  # fmt: skip
     began, cpu = time.perf_counter(), time.process_time()
     run(request, folder, source=model, observer=Unobserved())
-    return Cost(time.perf_counter() - began, time.process_time() - cpu, sha256(folder / f"{STEM}.glb"))
+    return Cost(time.perf_counter() - began, time.process_time() - cpu, file_sha256(folder / f"{STEM}.glb"))
 
 
 def by_command(seed: int, preset: str, folder: Path) -> Cost:
@@ -102,18 +82,18 @@ def by_command(seed: int, preset: str, folder: Path) -> Cost:
     subprocess.run(command(*asked), check=True, stdout=subprocess.DEVNULL)
     wall, after = time.perf_counter() - began, os.times()
     cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return Cost(wall, cpu, sha256(out / f"{STEM}.glb"))
+    return Cost(wall, cpu, file_sha256(out / f"{STEM}.glb"))
 
 
 def by_service(seed: int, preset: str, serving: Serving, idle: float) -> tuple[Cost, dict[str, StageTimes]]:
     """What it took, and its stages; `idle` is processor seconds a second."""
     with httpx.Client(base_url=serving.host, timeout=600) as client:
-        cpu = tree_cpu_s(serving.pid)
+        cpu = processor_s(serving.pid)
         began = time.perf_counter()
         answer = client.post("/v1/jobs", json={"prompt": PROMPT, "preset": preset, "seed": seed})
         job_id = answer.raise_for_status().json()["id"]
         state = finished(client, job_id, 3600)
-        spent = tree_cpu_s(serving.pid) - cpu - idle * (time.perf_counter() - began)
+        spent = processor_s(serving.pid) - cpu - idle * (time.perf_counter() - began)
         if state != "succeeded":
             raise SystemExit(f"The job ended as {state}.")
         files = {one["name"]: one for one in client.get(f"/v1/jobs/{job_id}").json()["files"]}
@@ -124,10 +104,6 @@ def by_service(seed: int, preset: str, serving: Serving, idle: float) -> tuple[C
     work = {one["name"]: one["seconds"] for one in report["stages"]}
     cost = Cost(made.finished - made.created, spent, files[f"{STEM}.glb"]["sha256"])
     return cost, stage_times(database, job_id, work)
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def stage_times(database: Database, job_id: str, work: dict[str, float]) -> dict[str, StageTimes]:
@@ -194,9 +170,9 @@ def main() -> None:
         model = WarmModel(device="cpu")
         by_service(0, given.preset, serving, 0.0)
         by_code(0, given.preset, model, Path(folder) / "warm")
-        before, began = tree_cpu_s(serving.pid), time.perf_counter()
+        before, began = processor_s(serving.pid), time.perf_counter()
         time.sleep(5.0)
-        idle = (tree_cpu_s(serving.pid) - before) / (time.perf_counter() - began)
+        idle = (processor_s(serving.pid) - before) / (time.perf_counter() - began)
         print(f"idle, the service takes {1e3 * idle:.0f} ms of processor a second", flush=True)
         for seed in range(1, given.jobs + 1):
             work = Path(folder) / str(seed)

@@ -7,7 +7,7 @@ from typing import Literal
 StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "preview"]
 
 VERSIONS: dict[StageName, int] = {
-    "views": 11,
+    "views": 12,
     "field": 3,
     "surface": 8,
     "mesh": 4,

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 VIEWS_FILE = "views.safetensors"
 DRAWN_FILE = "drawn.safetensors"
+REGISTERED_FILE = "registered.safetensors"
 TEXTURE_VIEWS_FILE = "texture_views.safetensors"
 """Of a reconstruction: the views in the pictures' own resolution, for surface and texture."""
 POSED_FILE = "posed.json"
@@ -98,11 +99,11 @@ def draw_views(
     screening: PicturePolicy | None = None,
     progress: Progress = silent,
 ) -> None:
-    """Writes `drawn.safetensors`, the best set that the model drew, its views bent into one another,
-    `views.safetensors`, the same with one geometry where its views still contradict each other (both
-    `ViewSet`), and `views.json` (`DrawnViews`, of the views as drawn). `RefusedError` when the safety policy
-    refuses the prompt, or `screening` (default: the offline policy) the user's picture or what was drawn;
-    nothing is written then.
+    """Writes `drawn.safetensors`, the best set that the model drew, `registered.safetensors`, its views bent
+    into one another, `views.safetensors`, the same with one geometry where they still contradict each other
+    (all `ViewSet`), and `views.json` (`DrawnViews`, of the views as drawn). `RefusedError` when the safety
+    policy refuses the prompt, or `screening` (default: the offline policy) the user's picture or what was
+    drawn; nothing is written then.
     """
     from recon.consensus import harmonise
     from recon.registration import registered
@@ -117,10 +118,11 @@ def draw_views(
     network = model.load()
     views, consistency, scores = best_views(network, prompt, config, seed, part_of(progress, 0, 0.9))
     screenings.append(screen_pictures(screening, view_pictures(views), "views", prompt.text))
-    progress(0.9, "finding the shape that the views agree on")
-    views = registered(views, config.registration)
     views.save(out / DRAWN_FILE)
-    harmonise(views, config.consensus).save(out / VIEWS_FILE)
+    progress(0.9, "finding the shape that the views agree on")
+    together = registered(views, config.registration)
+    together.save(out / REGISTERED_FILE)
+    harmonise(together, config.consensus).save(out / VIEWS_FILE)
     domain = network.domain(prompt.text) if prompt.text else None
     drawn = DrawnViews(
         consistency,
@@ -321,7 +323,7 @@ def surface(
             dense = extract_surface(field, views, config, progress=progress)
         if not (views_dir / POSED_FILE).is_file():
             progress(1.0, "flattening")
-            dense = crisp(dense, ViewSet.load(views_dir / DRAWN_FILE), config.crisp)
+            dense = crisp(dense, ViewSet.load(views_dir / REGISTERED_FILE), config.crisp)
         save_mesh(dense, out / MESH_FILE)
 
 

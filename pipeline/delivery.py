@@ -85,7 +85,10 @@ def finish(
     lost = stages.lost_of(outputs["mesh"])
     if line := lost.pop("warning"):
         report = replace(report, warnings=(*report.warnings, line))
-    report = replace(report, lost=lost)
+    symmetry = stages.symmetry_of(outputs["mesh"])
+    if symmetry is not None and (line := symmetry.pop("warning")):
+        report = replace(report, warnings=(*report.warnings, line))
+    report = replace(report, lost=lost, symmetry=symmetry)
     if stages.POSED_FILE in outputs["views"].hashes:
         posed = json.loads((outputs["views"] / stages.POSED_FILE).read_text(encoding="utf-8"))
         report = replace(report, reconstruction=posed, warnings=(*report.warnings, *posed["warnings"]))

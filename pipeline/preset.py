@@ -88,6 +88,8 @@ class MeshConfig:
 
     polycount: int = 6_000
     """Most triangles."""
+    symmetrise: bool = False
+    """Bring left and right, or front and back, together where they nearly are equal (`recon.symmetry`)."""
 
     def __post_init__(self) -> None:
         _check("polycount", self.polycount, *POLYCOUNTS)

@@ -63,6 +63,8 @@ class Report:
     """`recon.delight.Light`, where it was taken out of the base colour."""
     lost: dict[str, Plain] | None = None
     """`recon.lost.Lost`: what of the views is not in the mesh, thin parts above all."""
+    symmetry: dict[str, Plain] | None = None
+    """`recon.symmetry.Symmetry`, where it was asked for."""
     reconstruction: dict[str, Plain] | None = None
     """Of a reconstruction: where the object was in the views' world, and how its views were read."""
 

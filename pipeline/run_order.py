@@ -126,8 +126,9 @@ class Runner:
                 progress=progress,
             ),
         )
-        if warning := stages.lost_of(mesh)["warning"]:
-            self.observer.warning(warning)
+        for told in (stages.lost_of(mesh), stages.symmetry_of(mesh)):
+            if told is not None and told["warning"]:
+                self.observer.warning(told["warning"])
         texture = self.stage(
             "texture",
             {

@@ -54,6 +54,8 @@ SCREENING_FILE = "screening.json"
 FIELD_FILE = "field.safetensors"
 MESH_FILE = "mesh.safetensors"
 LOST_FILE = "lost.json"
+DENSE_FILE = "dense.safetensors"
+SYMMETRY_FILE = "symmetry.json"
 LIGHT_FILE = "light.json"
 MATERIAL_FILE = "material.safetensors"
 
@@ -337,13 +339,23 @@ def mesh(
     progress: Progress = silent,
 ) -> None:
     """Writes `mesh.safetensors`: at most `polycount` triangles, with normals and UVs; and `lost.json`
-    (`recon.lost.Lost`): what of the views is not in it, and the line that says so to the user."""
+    (`recon.lost.Lost`): what of the views is not in it, and the line that says so to the user. Where symmetry
+    is asked for, also `symmetry.json` (`recon.symmetry.Symmetry`, and a line likewise) and the symmetric
+    surface, `dense.safetensors`."""
     from recon.lost import lost
     from recon.simplify import simplify
     from recon.uv import unwrap
 
     dense = load_mesh(surface_dir / MESH_FILE)
-    progress(0.0, "decimating")
+    if config.symmetrise:
+        from recon.symmetry import symmetrised
+
+        progress(0.0, "symmetrising")
+        dense, symmetry = symmetrised(dense)
+        save_mesh(dense, out / DENSE_FILE)
+        said = {"warning": symmetry.warning()} | dict(vars(symmetry))
+        (out / SYMMETRY_FILE).write_text(json.dumps(plain(said), indent=1), encoding="utf-8")
+    progress(0.1, "decimating")
     simple = simplify(dense, config.polycount)
     progress(0.4, "unwrapping")
     save_mesh(unwrap(simple, texture_size), out / MESH_FILE)
@@ -357,6 +369,14 @@ def lost_of(mesh: StageOutput) -> dict[str, Any]:
     if LOST_FILE not in mesh.hashes:
         return {"warning": None}
     found: dict[str, Any] = json.loads((mesh / LOST_FILE).read_text(encoding="utf-8"))
+    return found
+
+
+def symmetry_of(mesh: StageOutput) -> dict[str, Any] | None:
+    """What `mesh` wrote of symmetry; None where it was not asked for."""
+    if SYMMETRY_FILE not in mesh.hashes:
+        return None
+    found: dict[str, Any] = json.loads((mesh / SYMMETRY_FILE).read_text(encoding="utf-8"))
     return found
 
 
@@ -407,10 +427,11 @@ def texture(
     if surface_dir is not None:
         from recon.transfer import TransferConfig, detail_maps
 
+        symmetric = mesh_dir / DENSE_FILE
         _, material = detail_maps(
             mesh,
             material,
-            load_mesh(surface_dir / MESH_FILE),
+            load_mesh(symmetric if symmetric.is_file() else surface_dir / MESH_FILE),
             TransferConfig(texture_size=config.texture_size),
             progress=part_of(progress, share, 1),
         )

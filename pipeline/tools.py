@@ -22,6 +22,7 @@ from render.scene import Mesh, Part, Scene, merged
 if TYPE_CHECKING:
     from recon.fidelity import Fidelity
     from recon.package import Package
+    from recon.symmetry import Symmetry
     from recon.transfer import MapName
 
 MAX_TRIANGLES = 5_000_000
@@ -68,6 +69,8 @@ class Simplified:
     triangles_before: int
     triangles: int
     fidelity: Fidelity
+    symmetry: Symmetry | None = None
+    """Where it was asked for."""
 
 
 def convert(asset: Path, out: Path, options: PackageOptions, *, progress: Progress = silent) -> list[Path]:
@@ -87,8 +90,8 @@ def simplify(
 ) -> Simplified:
     """At most `polycount` triangles in one part, with the original's look baked onto them.
 
-    `remesh`: triangles or quads, of even size, instead of decimation. `symmetrise` makes left and right equal
-    where they nearly are.
+    `remesh`: triangles or quads, of even size, instead of decimation. `symmetrise` makes left and right, or
+    front and back, equal where they nearly are.
     """
     from recon.fidelity import fidelity
     from recon.simplify import simplify as decimate
@@ -98,22 +101,24 @@ def simplify(
     if remesh not in (None, "triangles", "quads"):
         raise InputError(f"--remesh must be triangles or quads, not {remesh!r}.")
     scene = read(asset)
-    before = merged(scene)
+    before = dense = merged(scene)
+    symmetry = None
+    if symmetrise:
+        from recon.symmetry import symmetrised
+
+        progress(0.0, "symmetrising")
+        dense, symmetry = symmetrised(before)
     progress(0.0, "decimating")
     if remesh is None:
-        after = decimate(before, polycount, close=False)
+        after = decimate(dense, polycount, close=False)
     else:
         from recon.remesh import remesh as remeshed
 
-        after = remeshed(before, polycount, "quads" if remesh == "quads" else "triangles")
-    if symmetrise:
-        from recon.remesh import symmetrised
-
-        after = symmetrised(after)
+        after = remeshed(dense, polycount, "quads" if remesh == "quads" else "triangles")
     moved = fidelity(before, after)
     made = _baked(after, scene, asset, options, lambda done, text="": progress(0.1 + 0.6 * done, text))
     files = _write(made, asset, out, options, lambda done, text="": progress(0.7 + 0.3 * done, text))
-    return Simplified(files, len(before.faces), len(after.faces), moved)
+    return Simplified(files, len(before.faces), len(after.faces), moved, symmetry)
 
 
 def unwrap(asset: Path, out: Path, options: PackageOptions, *, progress: Progress = silent) -> list[Path]:

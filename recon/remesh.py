@@ -1,8 +1,8 @@
-"""New, even triangles or quads over a surface: remeshing with Instant Meshes, and mirror symmetry.
+"""New, even triangles or quads over a surface: remeshing with Instant Meshes.
 
 Remeshing (Jakob et al., "Instant Field-Aligned Meshes", 2015) is for people who edit the mesh further;
 for rendering, decimation (`recon.simplify`) follows the shape better with the same number of triangles.
-The extra `remesh` installs it (BSD-3). Symmetrising makes a nearly symmetric object more so.
+The extra `remesh` installs it (BSD-3).
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from recon.projection import raycasting_scene
 from recon.simplify import simplify
-from recon.topology import is_closed_manifold, used_only, vertex_normals, weld
+from recon.topology import is_closed_manifold, vertex_normals, weld
 from render.errors import InputError
 from render.scene import Mesh
 
@@ -103,42 +102,3 @@ def _triangles(faces: np.ndarray) -> np.ndarray:
     out = np.concatenate([faces[~whole][:, :3], pairs]).astype(np.int32)
     proper = (out != np.roll(out, 1, axis=1)).all(1)
     return np.ascontiguousarray(out[proper])
-
-
-def asymmetry(mesh: Mesh, axis: int = 0) -> float:
-    """Mean distance of the surface from its mirror image across the middle of `axis`, over the box's
-    diagonal."""
-    middle = _middle(mesh, axis)
-    mirrored = _nearest_mirrored(mesh, axis, middle)
-    size = max(float(np.linalg.norm(np.ptp(mesh.vertices, axis=0))), 1e-12)
-    return float(np.linalg.norm(mirrored - mesh.vertices, axis=1).mean() / size)
-
-
-def symmetrised(mesh: Mesh, axis: int = 0, *, limit: float = 0.02, rounds: int = 3) -> Mesh:
-    """The mesh with its left and right sides brought together; faces stay, so it stays closed.
-
-    Every vertex goes halfway to the nearest point of the mirror image, a few times. An object that differs
-    from its mirror image by more than `limit` (see `asymmetry`) comes back as it is.
-    """
-    if asymmetry(mesh, axis) > limit:
-        return mesh
-    vertices, faces = used_only(mesh.vertices, mesh.faces, np.ones(len(mesh.faces), bool))
-    made = Mesh(vertices, faces)
-    middle = _middle(made, axis)
-    for _ in range(rounds):
-        half = (made.vertices + _nearest_mirrored(made, axis, middle)) / 2
-        made = Mesh(half.astype(np.float32), faces)
-    return replace(made, normals=vertex_normals(made.vertices, faces))
-
-
-def _middle(mesh: Mesh, axis: int) -> float:
-    used = mesh.vertices[np.unique(mesh.faces), axis].astype(np.float64)
-    return float((used.min() + used.max()) / 2)
-
-
-def _nearest_mirrored(mesh: Mesh, axis: int, middle: float) -> Float[np.ndarray, "V 3"]:
-    image = mesh.vertices.astype(np.float32).copy()
-    image[:, axis] = 2 * middle - image[:, axis]
-    scene = raycasting_scene(image, mesh.faces[:, ::-1])
-    found = scene.compute_closest_points(np.ascontiguousarray(mesh.vertices, np.float32))
-    return np.asarray(found["points"].numpy())

@@ -24,6 +24,7 @@ from pipeline.commands.making import (
     PresetName,
     Resume,
     Sign,
+    Symmetrise,
     asked,
     check_place,
     print_result,
@@ -47,6 +48,7 @@ def generate(
         int | None, typer.Option(help="Draw this many seeds, go on with the most consistent.  [default: 1]")
     ] = None,
     polycount: Polycount = None,
+    symmetrise: Symmetrise = None,
     height_m: Annotated[
         float | None, typer.Option("--height-m", help="Height of the asset in metres.  [default: 1.0]")
     ] = None,
@@ -81,8 +83,9 @@ def generate(
             resume,
             preset,
             formats,
-            {"lods": lods, "collider": collider, "pivot": pivot, "lod_layout": lod_layout,
-             "textures": textures, "meshes": compress},
+            {"package.lods": lods, "package.collider": collider, "package.pivot": pivot,
+             "package.lod_layout": lod_layout, "package.textures": textures, "package.meshes": compress,
+             "mesh.symmetrise": symmetrise},
             image=image or None,
             negative=negative,
             seed=seed,

@@ -17,6 +17,13 @@ PresetName = Annotated[
     str | None, typer.Option("--preset", help="draft, standard, high, or a .yaml file.  [default: standard]")
 ]
 Polycount = Annotated[int | None, typer.Option(help="Most triangles.  [default: the preset's]")]
+Symmetrise = Annotated[
+    bool | None,
+    typer.Option(
+        "--symmetrise/--no-symmetrise",
+        help="Make left and right, or front and back, equal where they nearly are.",
+    ),
+]
 MapSize = Annotated[int | None, typer.Option("--texture-size", help="In pixels.  [default: the preset's]")]
 AssetFormats = Annotated[
     str | None,
@@ -94,18 +101,18 @@ def asked(
     resume: bool,
     preset: str | None,
     formats: str | None,
-    package: dict[str, Any],
+    settings: dict[str, Any],
     **options: Any,
 ) -> dict[str, Any]:
     """What was given on the command line, as keywords of a run; the rest keeps its default.
 
-    `package` are settings of `pipeline.preset.PackageConfig`, which change the preset: the named one, or when
-    a run goes on, that of the last run in `out`.
+    `settings` (`package.lods` and the like) change the preset: the named one, or when a run goes on, that of
+    the last run in `out`.
     """
     given = {name: value for name, value in options.items() if value is not None}
     if formats is not None:
         given["formats"] = names_of(formats)
-    changes = {name: value for name, value in package.items() if value is not None}
+    changes = {name: value for name, value in settings.items() if value is not None}
     if not changes:
         return given if preset is None else {**given, "preset": preset}
     from pipeline.config import changed
@@ -114,7 +121,7 @@ def asked(
 
     chosen = last_request(out)[0].preset if resume and preset is None else load_preset(preset or "standard")
     for name, value in changes.items():
-        chosen = changed(chosen, f"package.{name}", value)
+        chosen = changed(chosen, name, value)
     return {**given, "preset": chosen}
 
 

@@ -30,7 +30,10 @@ def simplify(
         typer.Option(help="Remesh into even triangles or quads (extra 'remesh')."),
     ] = None,
     symmetrise: Annotated[
-        bool, typer.Option("--symmetrise", help="Make left and right equal where they nearly are.")
+        bool,
+        typer.Option(
+            "--symmetrise", help="Make left and right, or front and back, equal where they nearly are."
+        ),
     ] = False,
     formats: Formats = "glb",
     pivot: PivotAt = "keep",
@@ -59,6 +62,8 @@ def simplify(
             symmetrise=symmetrise,
             progress=lambda done, text="": bar.progress("simplify", done, text),
         )
+        if made.symmetry is not None and (warning := made.symmetry.warning()):
+            bar.warning(warning)
     for file in made.files:
         print_line(str(file))
     print_line(f"{made.triangles_before:,} triangles to {made.triangles:,}; {made.fidelity.sentence()}")

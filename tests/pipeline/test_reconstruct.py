@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.artifacts import load_mesh
 from pipeline.cli import invoke
 from pipeline.config import build, changed
 from pipeline.preset import Preset
@@ -17,6 +18,7 @@ from pipeline.reconstruct import reconstruct, resume
 from pipeline.replay import replay
 from pipeline.run import generate
 from pipeline.safety import RefusedError
+from recon.symmetry import asymmetry
 from render.errors import InputError
 from render.glb import load_scene
 from tests.conftest import BarrelPipeline
@@ -68,15 +70,24 @@ def test_pictures_alone_resume_and_repeat(tmp_path: Path) -> None:
     again = reconstruct(folder, out=tmp_path / "two" / "asset", preset=QUICK)
     assert first.receipt.outputs == again.receipt.outputs
     assert first.report.light is None
-    changed = resume(first.directory, polycount=200, height_m=2.0, delight=True)
-    reused = {cost.name: cost.reused for cost in changed.report.stages}
+    even = changed(QUICK, "mesh.symmetrise", True)
+    other = resume(first.directory, preset=even, polycount=200, height_m=2.0, delight=True)
+    reused = {cost.name: cost.reused for cost in other.report.stages}
     assert reused["field"]
     assert reused["surface"]
     assert not reused["mesh"]
-    assert changed.glb is not None
-    vertices = np.concatenate([part.mesh.vertices for part in load_scene(changed.glb).parts])
+    assert other.glb is not None
+    vertices = np.concatenate([part.mesh.vertices for part in load_scene(other.glb).parts])
     assert np.ptp(vertices[:, 1]) == pytest.approx(2.0, abs=1e-4)
-    light = changed.report.light
+    assert first.report.symmetry is None
+    symmetry = other.report.symmetry
+    assert symmetry is not None
+    assert symmetry["done"]
+    # What decimation to 200 triangles does to it afterwards is more than it lacked.
+    (dense,) = (other.directory / ".stages").glob("mesh-*/dense.safetensors")
+    assert asymmetry(load_mesh(dense), symmetry["axis"]) < symmetry["asymmetry"] / 4
+    assert other.report.asset["watertight"]
+    light = other.report.light
     assert light is not None
     assert light["contrast"] > 0.02  # how well it is found: tests/recon/test_delight.py
     assert len(light["coefficients"]) == 16

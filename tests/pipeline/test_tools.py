@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import trimesh
 
+from pipeline.cli import invoke
 from pipeline.tools import PackageOptions, bake, convert, simplify, unwrap
 from recon.export.glb import glb_bytes
 from recon.inspect import inspect
@@ -95,6 +97,19 @@ def test_simplify_keeps_budget_look_and_hole(asset: Path, tmp_path: Path) -> Non
     assert made.fidelity.lost_parts == 0
     same_look(asset, made.files[0])
     assert inspect(load_scene(made.files[0])).border_edges == 4
+    assert made.symmetry is None
+
+
+def test_what_is_not_symmetric_is_told_and_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    turned = trimesh.transformations.rotation_matrix(0.5, (0, 1, 0))[:3, :3].T.astype(np.float32)
+    parts = [replace(p, mesh=replace(p.mesh, vertices=p.mesh.vertices @ turned)) for p in two_parts().parts]
+    file = tmp_path / "turned.glb"
+    file.write_bytes(glb_bytes(package_of_scene(Scene(tuple(parts)), "turned")))
+    plain = simplify(file, tmp_path / "a", 400, SMALL)
+    arguments = ["simplify", str(file), "--out", str(tmp_path / "b"), "--polycount", "400", "--symmetrise"]
+    assert invoke([*arguments, "--texture-size", "512"]) == 0
+    assert "The object is not symmetric" in capsys.readouterr().err
+    assert (tmp_path / "b" / "turned.glb").read_bytes() == plain.files[0].read_bytes()
 
 
 def test_unwrap_makes_one_atlas_without_overlap(asset: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Decimation of meshes with borders, sharp edges kept, and what was lost; remeshing; symmetry."""
+"""Decimation of meshes with borders, sharp edges kept, and what was lost; remeshing."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 import trimesh
 
 from recon.fidelity import fidelity
-from recon.remesh import asymmetry, remesh, symmetrised
+from recon.remesh import remesh
 from recon.simplify import simplify
 from recon.topology import edge_use, is_closed_manifold
 from render.errors import InputError
@@ -110,18 +110,6 @@ def test_remeshing_keeps_the_shape_and_the_budget(kind: str) -> None:
     assert np.median(lengths) > (0.8 if kind == "triangles" else 0.6)
     again = remesh(ring, 1200, "quads" if kind == "quads" else "triangles")
     assert np.array_equal(after.vertices, again.vertices)
-
-
-def test_a_nearly_symmetric_object_becomes_more_so_and_others_stay() -> None:
-    ring = as_mesh(trimesh.creation.torus(0.6, 0.25))
-    noise = np.random.default_rng(0).normal(size=ring.vertices.shape) * 0.01
-    rough = Mesh((ring.vertices + noise).astype(np.float32), ring.faces)
-    assert asymmetry(ring) < 1e-5
-    better = symmetrised(rough)
-    assert asymmetry(better) < asymmetry(rough) / 4
-    assert np.array_equal(better.faces, rough.faces)
-    bent = Mesh(ring.vertices * np.where(ring.vertices[:, :1] > 0, [1, 1, 1], [1, 2, 1]), ring.faces)
-    assert symmetrised(bent) is bent
 
 
 def test_too_few_triangles_are_refused() -> None:

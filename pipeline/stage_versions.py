@@ -9,7 +9,7 @@ StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "p
 VERSIONS: dict[StageName, int] = {
     "views": 12,
     "field": 3,
-    "surface": 8,
+    "surface": 9,
     "mesh": 4,
     "texture": 6,
     "export": 5,

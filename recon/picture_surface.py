@@ -10,13 +10,13 @@ a pixel, which no fit of colours does, and tell nothing of hollows. So, after He
    matching leave neither pits nor steps (`recon.total_variation`);
 3. nothing that a silhouette needs: where a view shows the object and its ray would meet nothing any more,
    the part of the ray that was taken out with least certainty is put back (Cremers and Kolev,
-   2011, doi:10.1109/TPAMI.2010.174, demand the same of a silhouette's rays);
+   2011, doi:10.1109/TPAMI.2010.174, demand the same of a silhouette's rays), and smoothed with the rest;
 4. the mesh is moved until its outlines are the views' (`recon.outlines`).
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import no_type_check
 
 import numba
@@ -51,8 +51,8 @@ _DOUBT = 0.3
 """Least weight of a sample, and how solid one is at least that fewer views see empty; 1 is surely solid."""
 _SURE_VIEWS = 4
 """So many views that see a sample give it its full weight."""
-_ROUNDS = 3
-"""Of putting back."""
+_KNOWN = 2.0
+"""Weight of a sample that silhouettes need."""
 
 
 def surface_of_pictures(
@@ -69,7 +69,14 @@ def surface_of_pictures(
     progress(0.2, "matching colours")
     depths = sweep(small, hull, front)
     progress(0.5, "hollowing out")
-    mesh = _mesh(_kept(hollowed(hull, depths), hull, front, views, config), config)
+    found = emptiness(hull, depths)
+    volume = hollowed(hull, found)
+    kept = _kept(volume, hull, front, views, config)
+    back = (kept.values < 0) & (volume.values >= 0)
+    if back.any():
+        # Ray by ray they are a thicket of spikes and handles: what they know goes into the smooth volume.
+        volume = hollowed(hull, found.solid_at(back))
+    mesh = _mesh(volume, config)
     progress(0.7, "smoothing")
     if config.relax_rounds:
         moved = relax(mesh.vertices, mesh.faces, normal_rounds=config.relax_rounds, limit=hull.voxel)
@@ -106,8 +113,27 @@ def boxed_hull(views: ViewSet, seen: Silhouettes, max_voxels: int) -> Volume:
     return volume
 
 
-def hollowed(hull: Volume, depths: Depths) -> Volume:
-    """`hull` without what at least two views see empty before the depths, where all that see it agree."""
+@dataclass(frozen=True)
+class Emptiness:
+    """How empty the depths say that samples of the hull are."""
+
+    measured: Float[np.ndarray, "X Y Z"]
+    """-1 solid to 1 empty; -1 where no view sees a sample."""
+    weight: Float[np.ndarray, "X Y Z"]
+    scale: float
+    """Distance that 1 stands for, world units."""
+
+    def solid_at(self, samples: Bool[np.ndarray, "X Y Z"]) -> Emptiness:
+        """With these samples known to be solid."""
+        return replace(
+            self,
+            measured=np.where(samples, np.float32(-1), self.measured),
+            weight=np.where(samples, np.float32(_KNOWN), self.weight),
+        )
+
+
+def emptiness(hull: Volume, depths: Depths) -> Emptiness:
+    """What at least two views see empty before the depths, where all that see it agree."""
     cut = _CUT_PX * depths.pixel
     # Beyond half of it a distance is but a side.
     ahead = np.full(hull.values.shape, -0.5 * cut, np.float32)
@@ -127,10 +153,15 @@ def hollowed(hull: Volume, depths: Depths) -> Volume:
         ahead,
         seen,
     )
-    inside = hull.values < 0
     measured = np.clip(ahead / (0.5 * cut), -1, 1)
-    smooth = tv_l1(measured, np.clip(seen / _SURE_VIEWS, _DOUBT, 1), inside)
-    return replace(hull, values=np.where(inside, np.maximum(hull.values, 0.5 * cut * smooth), hull.values))
+    return Emptiness(measured, np.clip(seen / _SURE_VIEWS, _DOUBT, 1), 0.5 * cut)
+
+
+def hollowed(hull: Volume, found: Emptiness) -> Volume:
+    """`hull` without what is empty, smooth there."""
+    inside = hull.values < 0
+    smooth = tv_l1(found.measured, found.weight, inside)
+    return replace(hull, values=np.where(inside, np.maximum(hull.values, found.scale * smooth), hull.values))
 
 
 def _kept(volume: Volume, hull: Volume, front: Mesh, views: ViewSet, config: SurfaceConfig) -> Volume:
@@ -144,19 +175,16 @@ def _kept(volume: Volume, hull: Volume, front: Mesh, views: ViewSet, config: Sur
     # Orthographic cameras may stand anywhere: their depths of the unit ball are those of its middle.
     away = np.abs((pose[:, :3, 3] * pose[:, :3, 2]).sum(1)) if cameras.projection != "perspective" else away
     result = replace(volume, values=volume.values.copy())
-    for _ in range(_ROUNDS):
-        mesh = _mesh(result, config)
-        shown = rasterize(mesh.vertices, mesh.faces, cameras).face >= 0
-        lost: Bool[np.ndarray, "C H W"] = needed & ~shown
-        if not lost.any():
-            break
-        for c in np.flatnonzero(lost.any((1, 2))).tolist():
-            pixels = np.argwhere(lost[c])
-            _put_back(
-                pixels, result.values, hull.values, hull.origin, np.float32(hull.voxel), pose[c],
-                intrinsics[c], cameras.projection == "perspective", max(float(away[c]) - 1.1, 1e-2),
-                float(away[c]) + 1.1,
-            )  # fmt: skip
+    mesh = _mesh(result, config)
+    shown = rasterize(mesh.vertices, mesh.faces, cameras).face >= 0
+    lost: Bool[np.ndarray, "C H W"] = needed & ~shown
+    for c in np.flatnonzero(lost.any((1, 2))).tolist():
+        pixels = np.argwhere(lost[c])
+        _put_back(
+            pixels, result.values, hull.values, hull.origin, np.float32(hull.voxel), pose[c],
+            intrinsics[c], cameras.projection == "perspective", max(float(away[c]) - 1.1, 1e-2),
+            float(away[c]) + 1.1,
+        )  # fmt: skip
     return result
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +98,10 @@ def main() -> None:
     parser.add_argument("--preset", default="standard", help="whose rig, steps and guidance are used")
     parser.add_argument("--steps", type=int, help="sampling steps instead of the preset's")
     parser.add_argument("--guidance", type=float, help="guidance scale instead of the preset's")
+    parser.add_argument(
+        "--candidates", type=int, help="sets to choose from, for text, instead of the preset's"
+    )
+    parser.add_argument("--redraws", type=int, help="of the chosen set, for text, instead of the preset's")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "prior")
     parser.add_argument("--docs", action="store_true", help="put the table into docs/evaluation.md")
@@ -110,8 +114,14 @@ def main() -> None:
         parser.error("--count must be at least 2")
     count = 16 if arguments.quick and arguments.count is None else arguments.count
     config = load_preset(arguments.preset).views
-    steps = arguments.steps or config.num_inference_steps
-    guidance = config.guidance_scale if arguments.guidance is None else arguments.guidance
+    given = {
+        "num_inference_steps": arguments.steps,
+        "guidance_scale": arguments.guidance,
+        "candidates": arguments.candidates,
+        "redraws": arguments.redraws,
+    }
+    config = replace(config, **{name: value for name, value in given.items() if value is not None})
+    steps, guidance = config.num_inference_steps, config.guidance_scale
     info = verified_model(arguments.model)
     revision = revision_of(info.hashes)
     props = list(load_props(arguments.props))
@@ -144,6 +154,8 @@ def main() -> None:
         "revision": revision,
         "steps": steps,
         "guidance": guidance,
+        "candidates": config.candidates,
+        "redraws": config.redraws,
         "views": len(config.azimuths_deg),
         "size_px": config.size_px,
         "count": count or "all",

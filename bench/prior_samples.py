@@ -1,15 +1,17 @@
 """Drawn views on disk: a sample that was drawn once is not drawn again.
 
 A sample's name is a hash of all that it depends on: the model's revision, prompt, picture, cameras,
-steps, guidance and seed. Channels are kept as 8-bit (depth 16-bit) numbers, so that a sample is some
-hundred kilobytes; measures are always taken of what was read back, so that a resumed run gives the
-same numbers. Views are those that `maquette generate --seed` would draw at these cameras.
+steps, guidance and seed, and for a set that was chosen of several, of how. Channels are kept as 8-bit
+(depth 16-bit) numbers, so that a sample is some hundred kilobytes; measures are always taken of what was
+read back, so that a resumed run gives the same numbers. Views are those that `maquette generate --seed`
+would draw at these cameras.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,8 +20,9 @@ import numpy as np
 import torch
 
 from pipeline.multiview.codec import encode_gbuffer
+from pipeline.preset import ViewsConfig
 from pipeline.prompt import Prompt
-from pipeline.stages import stage_generator
+from pipeline.stages import best_views, stage_generator, view_cameras
 from render.cameras import Cameras
 from render.gbuffer import GBuffer, ViewSet
 
@@ -55,16 +58,38 @@ class Sampler:
     """How many were drawn now."""
 
     def views(self, prompt: Prompt, cameras: Cameras, seed: int) -> ViewSet:
-        """The views of one prompt and seed."""
-        path = self.folder / f"{self._key(prompt, cameras, seed)}.npz"
-        if not path.is_file():
-            views = self.model(
+        """The views of one prompt and seed, a single set."""
+        sampling = self.sampling
+
+        def draw() -> ViewSet:
+            return self.model(
                 prompt,
                 cameras,
-                num_inference_steps=self.sampling.num_inference_steps,
-                guidance_scale=self.sampling.guidance_scale,
+                num_inference_steps=sampling.num_inference_steps,
+                guidance_scale=sampling.guidance_scale,
                 generator=stage_generator(seed, "views"),
             )
+
+        how = [sampling.num_inference_steps, sampling.guidance_scale]
+        return self._kept(self._key(prompt, cameras, seed, how), cameras, draw)
+
+    def best(self, prompt: Prompt, config: ViewsConfig, seed: int) -> ViewSet:
+        """The set that a run with `config` would keep."""
+        cameras = view_cameras(config)
+        how = [
+            config.num_inference_steps, config.guidance_scale, config.candidates, config.redraws,
+            config.redraw_level, config.likeness_weight,
+        ]  # fmt: skip
+        return self._kept(
+            self._key(prompt, cameras, seed, how),
+            cameras,
+            lambda: best_views(self.model, prompt, config, seed).views,
+        )
+
+    def _kept(self, key: str, cameras: Cameras, draw: Callable[[], ViewSet]) -> ViewSet:
+        path = self.folder / f"{key}.npz"
+        if not path.is_file():
+            views = draw()
             self.folder.mkdir(parents=True, exist_ok=True)
             partial = path.with_suffix(".partial")
             with partial.open("wb") as file:
@@ -74,14 +99,14 @@ class Sampler:
         with np.load(path) as stored:
             return ViewSet(cameras, unpacked(dict(stored)))
 
-    def _key(self, prompt: Prompt, cameras: Cameras, seed: int) -> str:
+    def _key(self, prompt: Prompt, cameras: Cameras, seed: int, how: list[float]) -> str:
         picture = None
         if prompt.image is not None:
             picture = hashlib.sha256(prompt.image.tobytes()).hexdigest()
         rig = torch.cat([cameras.c2w.flatten(1), cameras.intrinsics], 1).double().numpy().round(5) + 0.0
         what = [
-            self.sampling.revision, self.sampling.num_inference_steps, self.sampling.guidance_scale,
-            prompt.text, prompt.negative, picture, rig.tolist(), cameras.width, cameras.height, seed,
+            self.sampling.revision, *how, prompt.text, prompt.negative, picture, rig.tolist(), cameras.width,
+            cameras.height, seed,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:20]
 

@@ -11,7 +11,6 @@ from PIL import Image
 from torch import Tensor
 
 from bench.evaluator import names_alone, own_ranks, prompt_of, true_vectors
-from bench.evaluator_views import RING, greyed, painted, render_item
 from bench.prior_measures import (
     FINISHES,
     OBJECTS,
@@ -31,11 +30,11 @@ from pipeline.multiview.codec import decode_gbuffer
 from pipeline.preset import ViewsConfig
 from pipeline.prompt import Prompt
 from pipeline.stages import view_cameras
+from pipeline.training.critic_views import RING, greyed, painted, render_item
 from pipeline.training.props import Prop, is_asked_for
 from pipeline.training.views import cameras_of, network_images
 from recon.consensus import disagreement_px
 from recon.fusion import depth_maps
-from render.cameras import Cameras
 from render.gbuffer import ViewSet
 
 DIVERSITY_PROMPTS = (
@@ -55,12 +54,11 @@ class Asked:
 
 
 def draw_all(bench: Bench, prompts: list[str], seed: int = 0) -> list[Asked]:
-    """Views of every prompt with the rig of the preset."""
-    cameras: Cameras = view_cameras(bench.config)
+    """Views of every prompt, as a run with the preset would keep them."""
     out = []
     for number, prompt in enumerate(prompts):
         bench.said(f"views of prompts {number + 1}/{len(prompts)}")
-        views = bench.sampler.views(Prompt(prompt), cameras, seed)
+        views = bench.sampler.best(Prompt(prompt), bench.config, seed)
         out.append(Asked(prompt, views, network_image(ring_of(views, bench.config))))
     return out
 

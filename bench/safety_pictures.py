@@ -29,10 +29,10 @@ from PIL import Image, ImageEnhance
 from torch import Tensor
 
 from bench.evaluator import Judge, load_judge, prompt_of, true_vectors
-from bench.evaluator_views import RING
 from pipeline.multiview.codec import ALPHA, COLOR
 from pipeline.picture_hash import MIN_QUALITY, NEAR_BITS, picture_hash
 from pipeline.resources import resource_directory
+from pipeline.training.critic_views import RING
 from pipeline.training.procedural.maker import Finish, Maker
 from pipeline.training.procedural.solids import (
     Solid,

@@ -35,9 +35,11 @@ class ViewsConfig:
     num_inference_steps: int = 25
     guidance_scale: float = 2.0
     candidates: int = 1
-    """How many sets of views are drawn; the one whose views agree best is kept."""
+    """How many sets of views are drawn; the one that agrees best with itself and the prompt is kept."""
+    likeness_weight: float = 4.0
+    """What the critic's opinion counts in that choice; 0: only whether the views agree."""
     redraws: int = 0
-    """How often the best set is drawn again from `redraw_level`, and kept where its views agree better."""
+    """How often the best set is drawn again from `redraw_level`, and kept where that is better."""
     redraw_level: float = 0.88
     """Noise that is put on a set before it is drawn again; 1 is nothing but noise."""
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
@@ -61,6 +63,7 @@ class ViewsConfig:
             raise InputError(f"size_px must be a multiple of 16 between 64 and 512, not {self.size_px}.")
         _check("num_inference_steps", self.num_inference_steps, 1, 1000)
         _check("candidates", self.candidates, 1, 16)
+        _check("likeness_weight", self.likeness_weight, 0.0, 100.0)
         _check("redraws", self.redraws, 0, 16)
         _check("redraw_level", self.redraw_level, 0.0, 1.0)
         _check("guidance_scale", self.guidance_scale, 0.0, 50.0)

@@ -53,7 +53,7 @@ class Runner:
                 self.observer.progress("views", (i + fraction) / count, label)
 
             output = self._views(seed, scaled)
-            score = stages.load_drawn(output / "views.json").consistency.score
+            score = stages.load_drawn(output / "views.json").score
             outputs.append((output, Variant(seed, round(score, 4))))
         warning = domain_warning(stages.load_drawn(outputs[0][0] / "views.json"), self.request.text)
         if warning:

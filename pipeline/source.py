@@ -39,6 +39,10 @@ class ViewModel(Protocol):
         of noise."""
         ...
 
+    def likeness(self, prompt: Prompt, views: ViewSet) -> float | None:
+        """How well views fit the prompt's text, in [-1, 1]; None when the model cannot say."""
+        ...
+
     def denoiser(self, prompt: Prompt, views: ViewSet, guidance_scale: float) -> Denoiser:
         """What score distillation asks, with the prompt and the drawn views bound."""
         ...

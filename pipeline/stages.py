@@ -10,6 +10,7 @@ When a stage's code changes what it makes, its number in `pipeline.stage_version
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -89,6 +90,13 @@ class DrawnViews:
     """What the picture policy said of the user's picture and of the drawn views."""
     candidates: tuple[float, ...] = ()
     """Score of every set that was drawn, the redrawn ones last; the best was kept."""
+    likeness: float | None = None
+    """How well the kept views fit the prompt's words, as the model's critic sees it, in [-1, 1]."""
+
+    @property
+    def score(self) -> float:
+        """Of the kept set, in [0, 1]."""
+        return max(self.candidates, default=self.consistency.score)
 
 
 def draw_views(
@@ -118,7 +126,8 @@ def draw_views(
         screenings.append(screen_pictures(screening, [prompt.image], "picture", prompt.text))
     progress(0.0, "loading the model")
     network = model.load()
-    views, consistency, scores = best_views(network, prompt, config, seed, part_of(progress, 0, 0.9))
+    best = best_views(network, prompt, config, seed, part_of(progress, 0, 0.9))
+    views = best.views
     screenings.append(screen_pictures(screening, view_pictures(views), "views", prompt.text))
     views.save(out / DRAWN_FILE)
     progress(0.9, "finding the shape that the views agree on")
@@ -127,23 +136,36 @@ def draw_views(
     harmonise(together, config.consensus).save(out / VIEWS_FILE)
     domain = network.domain(prompt.text) if prompt.text else None
     drawn = DrawnViews(
-        consistency,
+        best.consistency,
         None if domain is None else float(domain.score),
         () if domain is None else tuple(domain.nearest),
         True if domain is None else domain.inside,
         verdict,
         tuple(screenings),
-        scores,
+        best.scores,
+        best.likeness,
     )
     (out / "views.json").write_text(json.dumps(plain(drawn), indent=1), encoding="utf-8")
 
 
+@dataclass(frozen=True)
+class BestViews:
+    """A set of views that was chosen of several."""
+
+    views: ViewSet
+    consistency: Consistency
+    likeness: float | None
+    scores: tuple[float, ...]
+    """Of all that were drawn."""
+
+
 def best_views(
     network: ViewModel, prompt: Prompt, config: ViewsConfig, seed: int, progress: Progress = silent
-) -> tuple[ViewSet, Consistency, tuple[float, ...]]:
-    """The set of views that agrees best, how well, and the scores of all that were drawn."""
+) -> BestViews:
+    """The set of views that agrees best, with itself and with the prompt: `score exp(w (likeness - 1))`."""
     cameras, total = view_cameras(config), config.candidates + config.redraws
-    best, scores = None, []
+    best: BestViews | None = None
+    scores: list[float] = []
     for k in range(total):
         views = network(
             prompt,
@@ -151,16 +173,18 @@ def best_views(
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_scale,
             generator=stage_generator(seed, f"views-{k}" if k else "views"),
-            start=best[0] if best is not None and k >= config.candidates else None,
+            start=best.views if best is not None and k >= config.candidates else None,
             start_level=config.redraw_level,
             progress=part_of(progress, k / total, (k + 1) / total),
         ).to("cpu")
         found = view_consistency(views)
-        scores.append(found.score)
-        if best is None or found.score > best[1].score:
-            best = views, found
+        likeness = network.likeness(prompt, views)
+        fits = 1.0 if likeness is None else math.exp(config.likeness_weight * (likeness - 1))
+        scores.append(found.score * fits)
+        if best is None or scores[-1] > max(scores[:-1]):
+            best = BestViews(views, found, likeness, ())
     assert best is not None
-    return *best, tuple(scores)
+    return replace(best, scores=tuple(scores))
 
 
 @dataclass(frozen=True)
@@ -226,6 +250,7 @@ def load_drawn(path: Path) -> DrawnViews:
         None if data["safety"] is None else Verdict(**data["safety"]),
         tuple(Verdict(**one) for one in data["screenings"]),
         tuple(data["candidates"]),
+        data["likeness"],
     )
 
 

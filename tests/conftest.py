@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,6 +99,7 @@ class BarrelPipeline:
         self.calls = 0
         self.started: list[bool] = []
         """Of every call: whether views were drawn again."""
+        self.likes: Callable[[ViewSet], float] | None = None
 
     def __call__(
         self,
@@ -119,6 +121,9 @@ class BarrelPipeline:
 
     def domain(self, text: str) -> None:
         return None
+
+    def likeness(self, prompt: Prompt, views: ViewSet) -> float | None:
+        return self.likes(views) if self.likes is not None else None
 
     def denoiser(self, prompt: Prompt, views: ViewSet, guidance_scale: float) -> BarrelDenoiser:
         return BarrelDenoiser()

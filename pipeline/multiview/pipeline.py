@@ -1,9 +1,9 @@
 """The multi-view diffusion model as a diffusers `DiffusionPipeline`: `from_pretrained`, adapters, the hub.
 
-Autoencoder, transformer, flow-matching scheduler, and a lifter for pictures; the text encoder stays outside
-the saved folder, because it comes as a package (see `text`). Drawing is `sampler.ViewSampler`'s, which reads
-the same folder without diffusers; here the steps are those of the scheduler, which may be any of diffusers'
-flow-matching ones.
+Autoencoder, transformer, flow-matching scheduler, a lifter for pictures, and a critic of what is drawn; the
+text encoder stays outside the saved folder, because it comes as a package (see `text`). Drawing is
+`sampler.ViewSampler`'s, which reads the same folder without diffusers; here the steps are those of the
+scheduler, which may be any of diffusers' flow-matching ones.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from torch import Tensor
 
 from pipeline.models import HASHES, verified_model
 from pipeline.multiview.autoencoder import GBufferAutoencoder
+from pipeline.multiview.critic import ViewCritic
 from pipeline.multiview.lifter import PictureLifter
-from pipeline.multiview.sampler import LIFTER, ViewSampler, prepared, working_dtype
+from pipeline.multiview.sampler import CRITIC, LIFTER, ViewSampler, prepared, working_dtype
 from pipeline.multiview.transformer import MultiViewTransformer
 from render.progress import Progress
 
@@ -33,7 +34,8 @@ class MultiViewPipeline(ViewSampler, DiffusionPipeline):
     transformer: MultiViewTransformer
     scheduler: FlowMatchEulerDiscreteScheduler
     lifter: PictureLifter | None
-    _optional_components = [LIFTER]  # noqa: RUF012 - diffusers adds lists to it
+    critic: ViewCritic | None
+    _optional_components = [LIFTER, CRITIC]  # noqa: RUF012 - diffusers adds lists to it
 
     def __init__(
         self,
@@ -41,10 +43,15 @@ class MultiViewPipeline(ViewSampler, DiffusionPipeline):
         transformer: MultiViewTransformer,
         scheduler: FlowMatchEulerDiscreteScheduler,
         lifter: PictureLifter | None = None,
+        critic: ViewCritic | None = None,
     ) -> None:
         DiffusionPipeline.__init__(self)
         self.register_modules(
-            autoencoder=autoencoder, transformer=transformer, scheduler=scheduler, lifter=lifter
+            autoencoder=autoencoder,
+            transformer=transformer,
+            scheduler=scheduler,
+            lifter=lifter,
+            critic=critic,
         )
         self._text_encoder = None
         self.known = None
@@ -94,13 +101,14 @@ def load(
         MultiViewTransformer.from_pretrained(folder / "transformer", dtype=dtype),
         FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler"),
         PictureLifter.from_pretrained(folder / LIFTER, dtype=dtype) if (folder / LIFTER).is_dir() else None,
+        ViewCritic.from_pretrained(folder / CRITIC, dtype=dtype) if (folder / CRITIC).is_dir() else None,
     )
     return prepared(pipeline, folder, device)
 
 
 def save(pipeline: MultiViewPipeline, folder: Path) -> None:
     """Write the pipeline as fp16 safetensors with its hashes."""
-    for model in (pipeline.autoencoder, pipeline.transformer, pipeline.lifter):
+    for model in (pipeline.autoencoder, pipeline.transformer, pipeline.lifter, pipeline.critic):
         if model is not None:
             model.half()
     pipeline.save_pretrained(folder)

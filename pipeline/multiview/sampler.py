@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from pipeline.models import verified_model
 from pipeline.multiview.autoencoder_network import DOWNSAMPLING, AutoencoderNetwork
 from pipeline.multiview.codec import decode_gbuffer, encode_gbuffer
+from pipeline.multiview.critic_network import CriticNetwork
 from pipeline.multiview.domain import CONCEPTS, Domain, DomainScore
 from pipeline.multiview.lifter_network import Framing, LifterNetwork
 from pipeline.multiview.schedule import FlowSchedule
@@ -40,6 +41,8 @@ from render.progress import Progress, silent
 REFERENCE_SIZE = 128
 LIFTER = "lifter"
 """Folder of the lifter in a saved pipeline, which may have none."""
+CRITIC = "critic"
+"""Folder of the critic, which may be missing too."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class ViewSampler:
     transformer: TransformerNetwork
     lifter: LifterNetwork | None
     """Without one, a picture steers through the transformer's reference tokens alone."""
+    critic: CriticNetwork | None
+    """Without one, nothing says how like the prompt drawn views are."""
 
     def __init__(
         self,
@@ -83,9 +88,10 @@ class ViewSampler:
         transformer: TransformerNetwork,
         schedule: FlowSchedule,
         lifter: LifterNetwork | None = None,
+        critic: CriticNetwork | None = None,
     ) -> None:
         self.autoencoder, self.transformer, self._schedule = autoencoder, transformer, schedule
-        self.lifter = lifter
+        self.lifter, self.critic = lifter, critic
         self._text_encoder: TextEncoder | None = None
         self.known: Domain | None = None
         """What the model was trained on; `load` sets it."""
@@ -233,6 +239,19 @@ class ViewSampler:
         """How near the text is to what the model knows; None for a model that does not say what it knows."""
         return None if self.known is None else self.known.score(text, self.text_encoder)
 
+    @torch.no_grad()
+    def likeness(self, prompt: Prompt, views: ViewSet) -> float | None:
+        """How well views fit the prompt's text, in [-1, 1], as the critic sees it; None without either.
+
+        Compares sets drawn for one prompt; what is good differs from text to text.
+        """
+        if self.critic is None or not prompt.text:
+            return None
+        device = self.transformer.device
+        image = encode_gbuffer(views.gbuffer.to(device), views.cameras.to(device))
+        sentence = self.text_encoder.sentences([prompt.text]).to(device)
+        return float(self.critic.object(image) @ self.critic.sentences(sentence)[0])
+
     def denoiser(self, prompt: Prompt, views: ViewSet, guidance_scale: float) -> ViewDenoiser:
         """The denoiser for score distillation: knows the prompt and the generated views."""
         return ViewDenoiser(self, self.condition(prompt), views, guidance_scale)
@@ -317,6 +336,7 @@ def load(folder: Path | None = None, device: str = "cpu", dtype: torch.dtype | N
         _network(TransformerNetwork, directory / "transformer", dtype),
         schedule,
         _network(LifterNetwork, directory / LIFTER, dtype) if (directory / LIFTER).is_dir() else None,
+        _network(CriticNetwork, directory / CRITIC, dtype) if (directory / CRITIC).is_dir() else None,
     )
     return prepared(sampler, directory, device)
 
@@ -327,8 +347,9 @@ def prepared(sampler: Sampler, folder: Path, device: str) -> Sampler:
         sampler.known = Domain.load(folder)
     sampler.autoencoder.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     sampler.transformer.eval().to(device)
-    if sampler.lifter is not None:
-        sampler.lifter.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    for network in (sampler.lifter, sampler.critic):
+        if network is not None:
+            network.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return sampler
 
 

@@ -1,4 +1,4 @@
-"""The whole training of the shipped model: autoencoder, lifter, latent cache, transformer, packaging.
+"""The whole training of the shipped model: autoencoder, lifter, latent cache, critic, transformer, packaging.
 
     maquette train configs/train/props.yaml --out runs/props [--resume]
 
@@ -9,7 +9,7 @@ checkpoint.
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ import torch
 from pipeline.config import build, read_yaml
 from pipeline.training.latents import CacheConfig
 from pipeline.training.train_autoencoder import AutoencoderTraining
+from pipeline.training.train_critic import CriticTraining
 from pipeline.training.train_lifter import LifterTraining
 from pipeline.training.train_transformer import TransformerTraining
 from render.errors import InputError
@@ -34,6 +35,8 @@ class TrainingConfig:
     autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
     lifter: LifterTraining = field(default_factory=LifterTraining)
     latents: CacheConfig = field(default_factory=CacheConfig)
+    critic: CriticTraining = field(default_factory=lambda: CriticTraining(width=40, steps=1800, seed=1))
+    """Smaller than the benches' judge, which it must not be like."""
     transformer: TransformerTraining = field(default_factory=TransformerTraining)
 
 
@@ -43,6 +46,7 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
         assembly_items,
         build_shard,
         composed_items,
+        lift_shard,
         pack_items,
         procedural_items,
     )
@@ -80,8 +84,28 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
     for name, items in shards.items():
         if not (cache / f"{name}-items.jsonl").is_file():
             build_shard(items, out / "autoencoder", cache / name, config.latents)
+        if not (cache / f"{name}-lifted.npy").is_file():
+            lift_shard(out / "lifter", cache / name)
+    if not (out / "critic").is_dir():
+        critic(data, out, config)
     train_transformer(cache, out, config.transformer, where, start_from=start and start / "transformer")
     package(data, out, out / "pipeline", config.latents)
+
+
+def critic(data: Path, out: Path, config: TrainingConfig) -> None:
+    """Train the critic on the objects that the model learns, into `out/critic`."""
+    from pipeline.multiview.critic import ViewCritic
+    from pipeline.multiview.text import TextEncoder
+    from pipeline.training.latents import procedural_items
+    from pipeline.training.props import is_asked_for, load_props
+    from pipeline.training.train_critic import train_critic
+
+    packed = [p for p in load_props(data) if p.split == "train" and is_asked_for(p)]
+    made = [item.prop for item in procedural_items(replace(config.latents, procedural=len(packed)))]
+    trained = train_critic([*packed, *made], TextEncoder(), config.critic)
+    model = ViewCritic(config.critic.width)
+    model.load_state_dict(trained.state_dict())
+    model.save_pretrained(out / "critic")
 
 
 def package(data: Path, run_folder: Path, folder: Path, latents: CacheConfig) -> None:
@@ -89,6 +113,7 @@ def package(data: Path, run_folder: Path, folder: Path, latents: CacheConfig) ->
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     from pipeline.multiview.autoencoder import GBufferAutoencoder
+    from pipeline.multiview.critic import ViewCritic
     from pipeline.multiview.domain import Domain
     from pipeline.multiview.lifter import PictureLifter
     from pipeline.multiview.pipeline import MultiViewPipeline, save
@@ -108,6 +133,7 @@ def package(data: Path, run_folder: Path, folder: Path, latents: CacheConfig) ->
         MultiViewTransformer.from_pretrained(run_folder / "transformer"),
         FlowMatchEulerDiscreteScheduler(shift=SAMPLING_SHIFT),
         PictureLifter.from_pretrained(run_folder / "lifter"),
+        ViewCritic.from_pretrained(run_folder / "critic"),
     )
     save(pipeline, partial)
     for file in partial.rglob("*"):

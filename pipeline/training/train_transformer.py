@@ -1,9 +1,10 @@
 """Trains the multi-view transformer on the latent cache: flow matching with classifier-free dropout.
 
 Some batches carry a reference picture; the world is then turned so that the
-picture was taken from azimuth 0. In some samples part of the views is given
-clean, which teaches to draw further views of a finished object. The learning
-rate stays constant and falls at the end of a planned run; a later run resumes
+picture was taken from azimuth 0, and mostly what the lifter makes of the picture
+stands beside the views as a clean one, with its errors, as in use. In some samples
+part of the views is given clean, which teaches to draw further views of a finished
+object. The learning rate stays constant and falls at the end of a planned run; a later run resumes
 from before the fall.
 """
 
@@ -49,6 +50,8 @@ class TransformerTraining:
     """The last part of the run in which the learning rate falls to zero."""
     ema_decay: float = 0.998
     reference_share: float = 0.35
+    lifted_share: float = 0.75
+    """Of the batches with a reference picture, those that are given the lifter's view of it too."""
     text_dropout: float = 0.1
     text_dropout_beside_reference: float = 0.5
     clean_views_share: float = 0.4
@@ -76,8 +79,11 @@ class Batch:
     loss_mask: Tensor
     """[b, v, c, h, w]: 0 for material latents where the material is unknown."""
     rays: Tensor
+    """[b, v, n, f]; of v + 1 views with a lifted one, which is the last."""
     text: Tensor
     reference: Tensor | None
+    lifted: Tensor | None = None
+    """[b, 1, c, h, w]: the reference as a view, clean, which takes no part in the loss."""
 
 
 class BatchSource:
@@ -105,10 +111,13 @@ class BatchSource:
         weight = self.config.common_weight if words & set(self.config.common) else 1.0
         return weight * (self.config.augmented_weight if row["augmented"] else 1.0)
 
-    def draw(self, count: int, views: int, with_reference: bool, rng: np.random.Generator) -> Batch:
-        """`count` random samples."""
+    def draw(
+        self, count: int, views: int, with_reference: bool, rng: np.random.Generator, *, lift: bool = False
+    ) -> Batch:
+        """`count` random samples; with `lift`, the reference as a view too, if the cache has it."""
         config = self.config
-        latents, known, poses, text, pictures = [], [], [], [], []
+        lift = lift and with_reference and bool(self.cache.lifted)
+        latents, known, poses, text, pictures, lifted = [], [], [], [], [], []
         for chosen in rng.choice(len(self.index), count, p=self.probability[with_reference]):
             shard, row = self.index[chosen]
             pick = rng.choice(self.cache.latents[shard].shape[1], views, replace=False)
@@ -119,6 +128,9 @@ class BatchSource:
                 which = rng.integers(self.cache.references[shard].shape[1])
                 pose[:, 0] -= self.cache.azimuths[shard][row][which]
                 pictures.append(self.cache.references[shard][row][which])
+                if lift:
+                    lifted.append(self.cache.lifted[shard][row][which])
+                    pose = np.concatenate([pose, [[0.0, self.cache.heights[shard][row][which]]]])
             poses.append(pose)
             drop = config.text_dropout_beside_reference if with_reference else config.text_dropout
             caption = self.captions[chosen][rng.integers(len(self.captions[chosen]))]
@@ -130,7 +142,9 @@ class BatchSource:
         reference = None
         if with_reference:
             reference = premultiplied(np.stack(pictures))
-        return Batch(x, mask, rays_of(np.stack(poses), x.shape[-1] // PATCH), torch.stack(text), reference)
+        rays = rays_of(np.stack(poses), x.shape[-1] // PATCH)
+        extra = torch.from_numpy(np.stack(lifted)).float()[:, None] if lift else None
+        return Batch(x, mask, rays, torch.stack(text), reference, extra)
 
 
 def rays_of(poses: np.ndarray, cells: int) -> Tensor:
@@ -150,7 +164,11 @@ def flow_matching_loss(
     noisy = (1 - level) * batch.latents + level * noise
     reference = None if batch.reference is None else batch.reference.to(dtype)
     context = model.context(batch.text.to(dtype), reference)
+    if batch.lifted is not None:
+        noisy = torch.cat([noisy, batch.lifted], 1)
+        sigma = torch.cat([sigma, sigma.new_zeros(len(sigma), 1)], 1)
     velocity = model(noisy.to(dtype), sigma, batch.rays.to(dtype), context).float()
+    velocity = velocity[:, : batch.latents.shape[1]]
     weight = batch.loss_mask * (1 - clean)[:, :, None, None, None]
     error = (velocity - (noise - batch.latents)).square()
     return (weight * error).sum() / weight.sum().clamp_min(1)
@@ -175,17 +193,21 @@ def draw_noise_levels(
 def validation_loss(
     model: MultiViewTransformer, source: BatchSource, config: TransformerTraining, dtype: torch.dtype
 ) -> dict[str, float]:
-    """Loss on objects that are never trained on, at fixed noise, with and without a reference picture.
+    """Loss on objects that are never trained on, at fixed noise: without a reference picture, with one, and
+    with the lifter's view of it too.
 
     The noise levels are the same whatever the recipe, so that runs can be compared.
     """
     config = replace(config, noise_shift=VALIDATION_SHIFT)
     out = {}
-    for name, with_reference in (("val_text", False), ("val_image", True)):
+    arms = {"val_text": (False, False), "val_image": (True, False)}
+    if source.cache.lifted:
+        arms["val_lifted"] = (True, True)
+    for name, (with_reference, lift) in arms.items():
         rng, generator = np.random.default_rng(11), torch.Generator().manual_seed(11)
         losses = []
         for _ in range(3):
-            batch = to_device(source.draw(16, 4, with_reference, rng), model.device)
+            batch = to_device(source.draw(16, 4, with_reference, rng, lift=lift), model.device)
             sigma, clean = draw_noise_levels(16, 4, config, generator)
             noise = torch.randn(batch.latents.shape, generator=generator)
             device = model.device
@@ -198,14 +220,8 @@ def validation_loss(
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
-    reference = None if batch.reference is None else batch.reference.to(device)
-    return Batch(
-        batch.latents.to(device),
-        batch.loss_mask.to(device),
-        batch.rays.to(device),
-        batch.text.to(device),
-        reference,
-    )
+    moved = {name: x.to(device) for name, x in vars(batch).items() if x is not None}
+    return replace(batch, **moved)
 
 
 def uses_muon(name: str, parameter: Tensor) -> bool:
@@ -256,7 +272,8 @@ def train_transformer(
     while (fraction := (time.monotonic() - start) / (config.minutes * 60)) < 1:
         views = int(rng.choice(next(v for until, v in config.curriculum if fraction <= until)))
         count = config.views_per_batch // views
-        batch = to_device(source.draw(count, views, rng.uniform() < config.reference_share, rng), device)
+        with_reference, lift = rng.uniform() < config.reference_share, rng.uniform() < config.lifted_share
+        batch = to_device(source.draw(count, views, with_reference, rng, lift=lift), device)
         sigma, clean = draw_noise_levels(count, views, config, generator)
         noise = torch.randn(batch.latents.shape, generator=generator).to(device)
         loss = flow_matching_loss(model, batch, sigma.to(device), clean.to(device), noise, dtype)

@@ -12,16 +12,12 @@ import pytest
 import torch
 
 from bench.evaluator import (
-    Evaluator,
-    EvaluatorConfig,
     Judge,
-    contrastive_loss,
     load_judge,
     names_alone,
     own_ranks,
     training_vectors,
 )
-from bench.evaluator_views import RING, greyed, painted, render_item, shrink
 from bench.prior import MARK, evaluate, update_docs
 from bench.prior_measures import (
     FINISHES,
@@ -39,10 +35,14 @@ from bench.prior_page import Row, table
 from bench.prior_parts import Bench
 from bench.prior_samples import Sampler, Sampling, packed, unpacked
 from pipeline.multiview.codec import decode_gbuffer
+from pipeline.multiview.critic_network import CriticNetwork, shrink
 from pipeline.multiview.pipeline import MultiViewPipeline
+from pipeline.multiview.text import TextEncoder
 from pipeline.preset import ViewsConfig
 from pipeline.prompt import Prompt
+from pipeline.training.critic_views import RING, greyed, painted, render_item
 from pipeline.training.props import load_props
+from pipeline.training.train_critic import CriticTraining, contrastive_loss, train_critic
 from pipeline.training.views import Pose, cameras_of, network_images
 from tests.conftest import BarrelPipeline, barrel_views
 from tests.pipeline.training.test_props import box_prop, write_pack
@@ -177,7 +177,7 @@ def test_painting_changes_colour_material_and_words() -> None:
 
 def test_the_right_caption_lowers_the_loss() -> None:
     torch.manual_seed(0)
-    model = Evaluator(16).eval()
+    model = CriticNetwork(16).eval()
     own = torch.nn.functional.normalize(torch.randn(6, 384), dim=-1)
     rest = torch.nn.functional.normalize(torch.randn(20, 384), dim=-1)
     foils = rest[:12].view(6, 2, 384)
@@ -188,10 +188,8 @@ def test_the_right_caption_lowers_the_loss() -> None:
 
 
 def test_judge_may_not_see_val_objects(tmp_path: Path) -> None:
-    from bench.evaluator import train_evaluator
-
     with pytest.raises(ValueError, match="training objects only"):
-        train_evaluator([box_prop(split="val")], SimpleNamespace(), EvaluatorConfig(steps=1))  # type: ignore[arg-type]
+        train_critic([box_prop(split="val")], WordlessEncoder(), CriticTraining(steps=1))
 
 
 def test_table_says_what_misses_its_bar() -> None:
@@ -205,8 +203,11 @@ def test_table_says_what_misses_its_bar() -> None:
     assert "| none | 0 |" in text
 
 
-class WordlessEncoder:
+class WordlessEncoder(TextEncoder):
     """Stands in for MiniLM: a fixed random vector for every text."""
+
+    def __init__(self) -> None:
+        pass
 
     def tokens(self, texts: list[str], length: int = 24) -> torch.Tensor:
         seeds = [sum(text.encode()) for text in texts]
@@ -220,9 +221,9 @@ def report(tmp_path_factory: pytest.TempPathFactory, tiny_multiview_pipeline: Mu
     write_pack(folder / "props", 3)
     props = [*load_props(folder / "props"), box_prop(split="val", caption="lamp"), box_prop(split="val")]
     torch.manual_seed(0)
-    model = Evaluator(8).eval().requires_grad_(False)
+    model = CriticNetwork(8).eval().requires_grad_(False)
     vectors = training_vectors(model, [p for p in props if p.split == "train"])
-    judge = Judge(model, WordlessEncoder(), "tiny", vectors)  # type: ignore[arg-type]
+    judge = Judge(model, WordlessEncoder(), "tiny", vectors)
     barrels = BarrelPipeline()
     stand_in = SimpleNamespace(autoencoder=tiny_multiview_pipeline.autoencoder)
     config = ViewsConfig(
@@ -291,7 +292,7 @@ def test_a_small_judge_trains_and_is_kept(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(bench.evaluator, "TextEncoder", WordlessEncoder)
     write_pack(tmp_path / "props", 6)
     props = list(load_props(tmp_path / "props"))
-    config = EvaluatorConfig(width=8, steps=3, objects_per_batch=8, bank=4, free_views=1)
+    config = CriticTraining(width=8, steps=3, objects_per_batch=8, bank=4, free_views=1)
     first = load_judge(tmp_path / "props", props, config, tmp_path)
     again = load_judge(tmp_path / "props", props, config, tmp_path)
     assert len(list(tmp_path.glob("judge-*.safetensors"))) == 1

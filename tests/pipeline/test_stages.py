@@ -1,9 +1,12 @@
-"""The views stage: of several sets that are drawn, the one whose views agree best is kept."""
+"""The views stage: of several sets, the one that agrees best with itself and with the prompt is kept."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,7 +14,7 @@ from pipeline.consistency import view_consistency
 from pipeline.preset import ViewsConfig
 from pipeline.prompt import Prompt
 from pipeline.source import ModelSource
-from pipeline.stages import DRAWN_FILE, REGISTERED_FILE, draw_views, load_drawn
+from pipeline.stages import DRAWN_FILE, REGISTERED_FILE, best_views, draw_views, load_drawn
 from render.errors import InputError
 from render.gbuffer import ViewSet
 from tests.conftest import BarrelPipeline
@@ -61,6 +64,23 @@ def test_the_views_are_bent_into_one_another_and_kept_as_drawn(tmp_path: Path) -
     assert view_consistency(kept) == said
     together = ViewSet.load(tmp_path / "barrel" / REGISTERED_FILE)
     assert view_consistency(together).score > said.score + 0.05
+
+
+def test_what_fits_the_prompt_is_preferred_to_what_agrees(tmp_path: Path) -> None:
+    config = ViewsConfig(size_px=64, num_inference_steps=2, candidates=4)
+    plain = best_views(BarrelPipeline(jitter=2.0), Prompt("a barrel"), config, 0)
+    assert plain.likeness is None
+    worst = int(np.argmin(plain.scores))
+    model = BarrelPipeline(jitter=2.0)
+    model.likes = lambda views: 0.9 if model.calls == worst + 1 else -0.9
+    chosen = best_views(model, Prompt("a barrel"), config, 0)
+    assert chosen.likeness == 0.9
+    assert chosen.consistency.score == pytest.approx(min(plain.scores))
+    assert max(chosen.scores) == pytest.approx(min(plain.scores) * math.exp(-0.1 * config.likeness_weight))
+    model = BarrelPipeline(jitter=2.0)
+    model.likes = lambda views: 0.9 if model.calls == worst + 1 else -0.9
+    chosen = best_views(model, Prompt("a barrel"), replace(config, likeness_weight=0.0), 0)
+    assert chosen.consistency.score == pytest.approx(max(plain.scores))
 
 
 def test_candidates_are_a_few() -> None:

@@ -90,6 +90,29 @@ def test_loss_ignores_unknown_materials_and_clean_views() -> None:
     torch.testing.assert_close(loss, expected)
 
 
+def test_a_lifted_view_stands_beside_the_others_and_takes_no_part_in_the_loss() -> None:
+    torch.manual_seed(0)
+    model = MultiViewTransformer(width=32, depth=2, heads=2, reference_depth=1)
+    torch.nn.init.normal_(model.patch_out.weight, std=0.1)
+    torch.nn.init.normal_(model.blocks[1].modulation.weight, std=0.1)
+    torch.nn.init.normal_(model.final_modulation.bias, std=0.1)
+    latents, noise = torch.randn(2, 1, 2, 16, 16, 16)
+    rays = rays_of(np.array([[[40.0, 15.0], [90.0, 15.0], [0.0, 20.0]]]), 8)
+    sigma, clean = torch.full((1, 2), 0.5), torch.zeros(1, 2)
+    picture = torch.rand(1, 4, 128, 128)
+    batch = Batch(latents, torch.ones_like(latents), rays, torch.zeros(1, 4, 384), picture, latents[:, :1])
+    # The same as three views of which the last is clean.
+    three = Batch(
+        torch.cat([latents, latents[:, :1]], 1), torch.ones(1, 3, 16, 16, 16), rays, batch.text, picture
+    )
+    with torch.no_grad():
+        loss = flow_matching_loss(model, batch, sigma, clean, noise, torch.float32)
+        longer = torch.cat([noise, noise[:, :1]], 1)
+        given, level = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.5, 0.5, 0.0]])
+        expected = flow_matching_loss(model, three, level, given, longer, torch.float32)
+    torch.testing.assert_close(loss, expected)
+
+
 def test_turning_the_world_with_the_reference_changes_rays_only_by_azimuth() -> None:
     straight = rays_of(np.array([[[10.0, 15.0]]]), 8)
     turned = rays_of(np.array([[[370.0, 15.0]]]), 8)
@@ -105,6 +128,7 @@ def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
         "autoencoder: {minutes: 0.05, crop: 32}\n"
         "lifter: {minutes: 0.05, batch: 4}\n"
         "latents: {procedural: 3, compositions: 2, assemblies: 2}\n"
+        "critic: {width: 8, steps: 2, objects_per_batch: 8, bank: 4, free_views: 1}\n"
         "transformer: {minutes: 0.1, width: 32, depth: 2, heads: 2, views_per_batch: 8}\n"
     )
     out = tmp_path / "run"
@@ -113,6 +137,8 @@ def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
     assert len(items) == 2
     assert load(out / "pipeline").transformer.patch_out.in_features == 32
     assert load(out / "pipeline").lifter is not None
+    assert load(out / "pipeline").critic is not None
+    assert np.load(out / "latents" / "train-assemblies-lifted.npy").shape == (2, 2, 16, 16, 16)
     with pytest.raises(InputError, match="--resume"):
         run(recipe, out=out, device="cpu")
     before = int(load_file(out / "transformer-falling.safetensors")["steps"])

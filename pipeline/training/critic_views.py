@@ -1,7 +1,7 @@
-"""What the judge (`bench.evaluator`) sees and is told: renders of training objects with true captions.
+"""What the critic (and the benches' judge) sees and is told: renders of training objects with true captions.
 
 Each object is shown as it is and once changed: recoloured, made of another material
-(`pipeline.training.augment`), or painted in one colour and material of the palette, so that the judge learns
+(`pipeline.training.augment`), or painted in one colour and material of the palette, so that it learns
 what colours and materials are on every object.
 """
 
@@ -13,34 +13,20 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional
 
 from pipeline.multiview.codec import ALPHA, COLOR, METALLIC, ROUGHNESS
+from pipeline.multiview.critic_network import SIZE
 from pipeline.training.augment import recolored, rematerialed
 from pipeline.training.props import COLORS, Prop, captions, clean_caption
 from pipeline.training.views import Pose, cameras_of, network_images
 from render.progress import Progress, silent
 
-SIZE = 64
 RING = tuple(Pose(azimuth, 15.0) for azimuth in (0.0, 90.0, 180.0, 270.0))
 SURFACES: tuple[tuple[str, float, float], ...] = (
     ("", 0.0, 0.75), ("metal", 1.0, 0.40), ("plastic", 0.0, 0.40), ("wooden", 0.0, 0.80),
     ("stone", 0.0, 0.90),
 )  # fmt: skip
 """Words, metallic and roughness of painted objects."""
-
-
-def shrink(image: Float[Tensor, "n 10 H W"], size: int = SIZE) -> Float[Tensor, "n 10 s s"]:
-    """Network images at fewer pixels; like a render of that size, the mean over what is covered."""
-    factor = image.shape[-1] // size
-    if factor == 1:
-        return image
-    cover = image[:, ALPHA].clamp(-1, 1) * 0.5 + 0.5
-    share = functional.avg_pool2d(cover, factor)
-    out = functional.avg_pool2d(image * cover, factor) / share.clamp_min(1e-6)
-    out = out * (share > 1e-3)
-    out[:, ALPHA] = share * 2 - 1
-    return out
 
 
 def greyed(image: Float[Tensor, "v 10 H W"]) -> Float[Tensor, "v 10 H W"]:
@@ -72,7 +58,7 @@ def painted(prop: Prop, generator: np.random.Generator) -> tuple[Prop, list[str]
         materials=(),
         caption=_worded(color, surface[0], name),
     )
-    foils = []
+    foils: list[str] = []
     while len(foils) < 6:
         other, material = names[generator.integers(len(names))], SURFACES[generator.integers(len(SURFACES))]
         if (other.split()[-1], material[1]) != (color.split()[-1], surface[1]):
@@ -109,7 +95,10 @@ def render_item(prop: Prop, poses: list[Pose], size: int = SIZE) -> Float[np.nda
 def build_gallery(props: list[Prop], free_views: int, seed: int, progress: Progress = silent) -> Gallery:
     """Each object as it is, and once recoloured, made of another material, or painted."""
     rng = np.random.default_rng(seed)
-    views, item, true, false = [], [], [], []
+    views: list[np.ndarray] = []
+    item: list[int] = []
+    true: list[list[str]] = []
+    false: list[list[str]] = []
     for index, prop in enumerate(props):
         progress(index / len(props), "rendering")
         kind = rng.uniform()

@@ -11,7 +11,8 @@ same light, which that texture has baked in. For `gbuffer` also the plain way (`
 `--props` adds objects of the training pack's split `val`, evenly chosen; their colours lie on vertices.
 
 With `--out` assets are kept, `rows.json` is written after each, and `worst.png` shows those of lowest PSNR:
-wanted, made, and twice the difference. The bars are those of means over the sample assets.
+wanted, made, and twice the difference. A run that was broken off goes on with `--resume`: what `rows.json`
+has is not measured again. The bars are those of means over the sample assets.
 """
 
 from __future__ import annotations
@@ -89,33 +90,35 @@ def main() -> int:
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--no-baseline", action="store_true")
     parser.add_argument("--out", type=Path, help="keep assets, rows.json and worst.png")
+    parser.add_argument("--resume", action="store_true", help="keep the rows that --out has")
     given = parser.parse_args()
     preset = changed(load_preset(given.preset), "preview.turntable_frames", 0)
     for item in given.set:
         path, _, value = item.partition("=")
         preset = changed(preset, path, json.loads(value))
     rig = RigConfig(count=given.count, size_px=given.size)
-    rows: list[Row] = []
-    pictures: list[tuple[float, np.ndarray]] = []
+    rows = rows_of(given.out) if given.resume and given.out else []
+    done = {(row.asset, row.field, row.input) for row in rows}
     print(COLUMNS, flush=True)
     with tempfile.TemporaryDirectory() as temporary:
         kept = given.out or Path(temporary)
         for name, scene in scenes(given.files, given.props, given.prop_count):
             for kind in given.inputs.split(","):
                 for kind_of_field in given.fields.split(","):
-                    out = kept / f"{name}-{kind_of_field}-{kind}".lower()
+                    if (name, kind_of_field, kind) in done:
+                        continue
+                    out = folder_of(kept, name, kind_of_field, kind)
                     row, shown = measure(
                         name, scene, kind_of_field, kind, preset, rig, out, plain_way=not given.no_baseline
                     )
                     rows.append(row)
                     print(line(row), flush=True)
-                    if row.measures is not None:
-                        pictures = sorted([*pictures, (row.measures.psnr_db, shown)], key=lambda p: p[0])
-                        pictures = pictures[:SHOWN]
                     if given.out:
                         text = json.dumps([plain(row) for row in rows], indent=1)
                         (given.out / "rows.json").write_text(text, encoding="utf-8")
-                        worst(pictures).save(given.out / "worst.png")
+                    if given.out and row.measures is not None:
+                        compared(shown).save(out / "compared.png")
+                        worst(rows, given.out).save(given.out / "worst.png")
     print(means(rows))
     return int(any(row.error for row in rows))
 
@@ -231,13 +234,36 @@ def moved(scene: Scene, scale: float, shift: np.ndarray) -> Scene:
     return Scene(tuple(parts))
 
 
-def worst(pictures: list[tuple[float, np.ndarray]]) -> Image.Image:
-    """Three views of each asset beside each other, the worst on top."""
+def rows_of(out: Path) -> list[Row]:
+    """What an earlier run into `out` measured; failures are tried again."""
+    file = out / "rows.json"
+    found = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
     rows = []
-    for _, shown in pictures:
-        error = ((shown[:, :, shown.shape[2] * 2 // 3 :] - 0.5) ** 2).mean((1, 2, 3))
-        rows.append(np.concatenate(list(shown[np.argsort(-error)[:SHOWN]]), 1))
-    return Image.fromarray((np.concatenate(rows) * 255).round().astype(np.uint8))
+    for data in found:
+        measures = {key: Measures(**data[key]) for key in ("measures", "plain_way") if data[key] is not None}
+        rows.append(Row(**{**data, **measures}))
+    return [row for row in rows if row.measures is not None]
+
+
+def folder_of(out: Path, asset: str, field: str, kind: str) -> Path:
+    return out / f"{asset}-{field}-{kind}".lower()
+
+
+def compared(shown: np.ndarray) -> Image.Image:
+    """The three views of an asset that differ most, beside each other."""
+    error = ((shown[:, :, shown.shape[2] * 2 // 3 :] - 0.5) ** 2).mean((1, 2, 3))
+    row = np.concatenate(list(shown[np.argsort(-error)[:SHOWN]]), 1)
+    return Image.fromarray((row * 255).round().astype(np.uint8))
+
+
+def worst(rows: list[Row], out: Path) -> Image.Image:
+    """The assets of lowest PSNR, the worst on top."""
+    lowest = sorted((row.measures.psnr_db, row.asset, row.field, row.input) for row in rows if row.measures)
+    return Image.fromarray(
+        np.concatenate(
+            [np.asarray(Image.open(folder_of(out, *key) / "compared.png")) for _, *key in lowest[:SHOWN]]
+        )
+    )
 
 
 def line(row: Row) -> str:

@@ -95,6 +95,7 @@ def simplify(
     """
     from recon.fidelity import fidelity
     from recon.simplify import simplify as decimate
+    from recon.uv import MAX_TRIANGLES as MAX_UNWRAPPED
 
     if polycount < 4:
         raise InputError(f"--polycount must be at least 4, not {polycount}.")
@@ -102,6 +103,10 @@ def simplify(
         raise InputError(f"--remesh must be triangles or quads, not {remesh!r}.")
     scene = read(asset)
     before = dense = merged(scene)
+    if min(polycount, len(before.faces)) > MAX_UNWRAPPED:
+        raise InputError(
+            f"--polycount must be at most {MAX_UNWRAPPED:,}, not {polycount:,}: UVs are made for so many."
+        )
     symmetry = None
     if symmetrise:
         from recon.symmetry import symmetrised

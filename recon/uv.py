@@ -16,6 +16,8 @@ from recon.topology import corner_fans, face_vectors, weld
 from render.errors import InputError
 from render.scene import Mesh
 
+MAX_TRIANGLES = 500_000
+"""For a smooth ring xatlas took 19 s (50,000 triangles) and 57 s (100,000): millions would take hours."""
 _MAX_COST = 8.0
 """xatlas' limit for growing a chart; its default of 2 takes half as long again for a tenth more charts."""
 _NORMAL_DEVIATION_WEIGHT = 1.0
@@ -29,8 +31,14 @@ def unwrap(mesh: Mesh, texture_size: int, padding_px: int | None = None, *, crea
     """The mesh with UVs for a texture of `texture_size` and normals; vertices are split at seams and creases.
 
     padding_px: free texels between charts; by default 1/256 of the size, so that four mip levels
-    down charts still do not touch. crease_deg: edges sharper than this are shaded hard.
+    down charts still do not touch. crease_deg: edges sharper than this are shaded hard. `InputError` beyond
+    `MAX_TRIANGLES`.
     """
+    if len(mesh.faces) > MAX_TRIANGLES:
+        raise InputError(
+            f"UVs for {len(mesh.faces):,} triangles would take hours; they are made for up to "
+            f"{MAX_TRIANGLES:,}. Reduce them first: maquette simplify"
+        )
     if not 16 <= texture_size <= 16384:
         raise InputError(f"texture_size is {texture_size}; it must be from 16 to 16384")
     padding = max(2, texture_size // 256) if padding_px is None else padding_px

@@ -22,6 +22,8 @@ from render.scene_gbuffer import gbuffer_of
 
 CAMERAS = orbit_cameras([20.0, 160.0], [20.0, 40.0], 96, half_extent=0.8)
 SMALL = PackageOptions(texture_size=512)
+ONE = np.ones((1, 1), np.float32)
+GREY = Material(np.stack([ONE] * 3, -1) * 0.5, ONE * 0, ONE, name="grey")
 
 
 def two_parts() -> Scene:
@@ -125,10 +127,8 @@ def test_unwrap_makes_one_atlas_without_overlap(asset: Path, tmp_path: Path) -> 
 def test_bake_puts_another_assets_look_on_given_uvs(asset: Path, tmp_path: Path) -> None:
     made = simplify(asset, tmp_path / "low", 400, SMALL)
     plain = load_scene(made.files[0])
-    one = np.ones((1, 1), np.float32)
-    grey = Material(np.stack([one] * 3, -1) * 0.5, one * 0, one, name="grey")
     bare = tmp_path / "bare.glb"
-    bare.write_bytes(glb_bytes(package_of_scene(Scene((Part(plain.parts[0].mesh, grey),)), "bare")))
+    bare.write_bytes(glb_bytes(package_of_scene(Scene((Part(plain.parts[0].mesh, GREY),)), "bare")))
     # A grey mesh without textures loses its UVs on the way, so this one is unwrapped anew.
     (path,) = bake(bare, asset, tmp_path / "out", SMALL)
     same_look(asset, path)
@@ -149,3 +149,32 @@ def test_mistakes_are_named(asset: Path, tmp_path: Path) -> None:
     same.write_bytes(asset.read_bytes())
     with pytest.raises(InputError, match=r"replace same\.glb itself"):
         convert(same, tmp_path, PackageOptions())
+
+
+def test_what_is_too_large_is_refused_with_one_line(
+    asset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of 5,000,000 triangles, and of 500,000 where UVs are to be made; lowered here."""
+
+    def refusal(*arguments: str) -> str:
+        assert invoke([*arguments, "--out", str(tmp_path / "out"), "--quiet"]) == 2
+        assert not (tmp_path / "out").exists()
+        said = capsys.readouterr().err.strip()
+        assert "\n" not in said
+        return said
+
+    monkeypatch.setattr("recon.uv.MAX_TRIANGLES", 1000)
+    bare = tmp_path / "bare.glb"
+    bare.write_bytes(glb_bytes(package_of_scene(Scene((Part(two_parts().parts[0].mesh, GREY),)), "bare")))
+    assert "1,290 triangles would take hours" in refusal("unwrap", str(asset))
+    assert "1,280 triangles would take hours" in refusal("bake", str(bare), "--from", str(asset))
+    assert "--polycount must be at most 1,000" in refusal("simplify", str(asset), "--polycount", "1100")
+    monkeypatch.setattr("pipeline.tools.MAX_TRIANGLES", 1000)
+    for arguments in (
+        ["unwrap"],
+        ["simplify", "--polycount", "100"],
+        ["convert"],
+        ["bake", "--from", str(bare)],
+    ):
+        command, *options = arguments
+        assert "1,290 triangles; this works on up to 1,000" in refusal(command, str(asset), *options)

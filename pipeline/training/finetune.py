@@ -257,7 +257,7 @@ def train_lora(
         cache = build_cache(
             chosen, pipeline, config.size, config.seed + part, progress=_part(progress, low, high)
         )
-        sources.append(BatchSource(cache, encoder, config.objective))
+        sources.append(BatchSource(cache, encoder, config.objective, pipeline.lifter))
     source, validation = sources
     transformer = pipeline.transformer
     device, dtype = transformer.device, transformer.dtype

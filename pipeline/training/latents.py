@@ -1,7 +1,7 @@
 """The latent cache: what the transformer trains on, made once per autoencoder.
 
 For every training object: latents of views of the object as it is and of
-augmented versions of it, reference pictures and what the lifter makes of them, and captions.
+augmented versions of it, reference pictures, and captions as token embeddings.
 Stored as plain NumPy arrays, read by memory mapping. Several processes may each
 make a shard.
 """
@@ -18,8 +18,6 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.multiview.autoencoder import DOWNSAMPLING, GBufferAutoencoder
-from pipeline.multiview.lifter import PictureLifter
-from pipeline.multiview.lifter_network import Framing, LifterNetwork
 from pipeline.training.augment import (
     carried,
     carriers,
@@ -36,7 +34,6 @@ from pipeline.training.props import Prop, captions, is_asked_for, load_props
 from pipeline.training.views import (
     cameras_of,
     network_images,
-    premultiplied,
     reference_azimuth,
     reference_picture,
     training_poses,
@@ -162,34 +159,6 @@ def build_shard(items: Iterable[Item], autoencoder: Path, stem: Path, config: Ca
     Path(f"{stem}-items.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
 
 
-@torch.no_grad()
-def lifted(
-    references: NDArray[np.uint8], lifter: LifterNetwork
-) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
-    """What the lifter makes of RGBA pictures [n, s, s, 4]: latents [n, c, h, w] and the elevations that it
-    believes, degrees [n]."""
-    device = next(lifter.parameters()).device
-    latents, heights = [], []
-    for start in range(0, len(references), 32):
-        pictures = premultiplied(references[start : start + 32]).to(device)
-        framing = lifter.framing(pictures)
-        latents.append(lifter(pictures, framing).half().cpu().numpy())
-        heights.append(torch.rad2deg(Framing.from_tensor(framing).elevation_rad).float().cpu().numpy())
-    return np.concatenate(latents), np.concatenate(heights)
-
-
-def lift_shard(lifter: Path, stem: Path) -> None:
-    """Write the files of a shard that come from the lifter, beside those of `build_shard`."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    model = PictureLifter.from_pretrained(lifter, dtype=working_dtype(device)).eval().to(device)
-    model.to(memory_format=torch.channels_last)
-    references = np.load(f"{stem}-references.npy", mmap_mode="r")
-    flat = references.reshape(-1, *references.shape[2:])
-    latents, heights = lifted(flat, model)
-    np.save(f"{stem}-heights.npy", heights.reshape(references.shape[:2]))
-    np.save(f"{stem}-lifted.npy", latents.reshape(*references.shape[:2], *latents.shape[1:]))
-
-
 @dataclass(frozen=True)
 class LatentCache:
     """The shards of a split, memory-mapped. An item is (shard, row)."""
@@ -199,10 +168,6 @@ class LatentCache:
     poses: list[NDArray[np.float32]]
     references: list[NDArray[np.uint8]]
     azimuths: list[NDArray[np.float32]]
-    lifted: list[NDArray[np.float16]]
-    """The references as views, from azimuth 0 when the reference was taken from there, and `heights`; both
-    lists are empty for a model without a lifter."""
-    heights: list[NDArray[np.float32]]
     items: list[list[dict[str, object]]]
 
     @staticmethod
@@ -225,8 +190,6 @@ class LatentCache:
             arrays("poses"),
             arrays("references"),
             arrays("azimuths"),
-            arrays("lifted"),
-            arrays("heights"),
             rows,
         )
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.multiview.autoencoder import DOWNSAMPLING
 from pipeline.multiview.codec import encode_gbuffer
-from pipeline.training.latents import LatentCache, lifted
+from pipeline.training.latents import LatentCache
 from pipeline.training.props import clean_caption
 from pipeline.training.views import (
     cameras_of,
@@ -196,20 +196,8 @@ def build_cache(
         [np.array(poses, np.float32)],
         [np.stack(references)],
         [np.array(azimuths, np.float32)],
-        *_lifted(np.stack(references), pipeline),
         [rows],
     )
-
-
-def _lifted(
-    references: NDArray[np.uint8], pipeline: MultiViewPipeline
-) -> tuple[list[NDArray[np.float16]], list[NDArray[np.float32]]]:
-    """`LatentCache.lifted` and `heights` of pictures [n, k, s, s, 4]."""
-    if pipeline.lifter is None:
-        return [], []
-    latents, heights = lifted(references.reshape(-1, *references.shape[2:]), pipeline.lifter)
-    count = references.shape[:2]
-    return [latents.reshape(*count, *latents.shape[1:])], [heights.reshape(count)]
 
 
 @torch.no_grad()

@@ -46,7 +46,6 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
         assembly_items,
         build_shard,
         composed_items,
-        lift_shard,
         pack_items,
         procedural_items,
     )
@@ -84,11 +83,16 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
     for name, items in shards.items():
         if not (cache / f"{name}-items.jsonl").is_file():
             build_shard(items, out / "autoencoder", cache / name, config.latents)
-        if not (cache / f"{name}-lifted.npy").is_file():
-            lift_shard(out / "lifter", cache / name)
     if not (out / "critic").is_dir():
         critic(data, out, config)
-    train_transformer(cache, out, config.transformer, where, start_from=start and start / "transformer")
+    train_transformer(
+        cache,
+        out,
+        config.transformer,
+        where,
+        lifter=out / "lifter",
+        start_from=start and start / "transformer",
+    )
     package(data, out, out / "pipeline", config.latents)
 
 

@@ -16,9 +16,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from pipeline.multiview.autoencoder import MATERIAL_LATENTS
+from pipeline.multiview.lifter import PictureLifter
+from pipeline.multiview.lifter_network import Framing, LifterNetwork
 from pipeline.multiview.text import TextEncoder
 from pipeline.multiview.transformer import PATCH, MultiViewTransformer, ray_features
 from pipeline.training.latents import ASSEMBLY, LatentCache
@@ -89,8 +92,14 @@ class Batch:
 class BatchSource:
     """Draws batches from a latent cache."""
 
-    def __init__(self, cache: LatentCache, encoder: TextEncoder, config: TransformerTraining) -> None:
-        self.cache, self.config = cache, config
+    def __init__(
+        self,
+        cache: LatentCache,
+        encoder: TextEncoder,
+        config: TransformerTraining,
+        lifter: LifterNetwork | None = None,
+    ) -> None:
+        self.cache, self.config, self.lifter = cache, config, lifter
         self.index = cache.index()
         rows = [cache.items[s][r] for s, r in self.index]
         texts = sorted({str(c) for row in rows for c in row["captions"]})  # type: ignore[attr-defined]
@@ -114,10 +123,9 @@ class BatchSource:
     def draw(
         self, count: int, views: int, with_reference: bool, rng: np.random.Generator, *, lift: bool = False
     ) -> Batch:
-        """`count` random samples; with `lift`, the reference as a view too, if the cache has it."""
+        """`count` random samples; with `lift`, the reference as a view too, where there is a lifter."""
         config = self.config
-        lift = lift and with_reference and bool(self.cache.lifted)
-        latents, known, poses, text, pictures, lifted = [], [], [], [], [], []
+        latents, known, poses, text, pictures = [], [], [], [], []
         for chosen in rng.choice(len(self.index), count, p=self.probability[with_reference]):
             shard, row = self.index[chosen]
             pick = rng.choice(self.cache.latents[shard].shape[1], views, replace=False)
@@ -128,9 +136,6 @@ class BatchSource:
                 which = rng.integers(self.cache.references[shard].shape[1])
                 pose[:, 0] -= self.cache.azimuths[shard][row][which]
                 pictures.append(self.cache.references[shard][row][which])
-                if lift:
-                    lifted.append(self.cache.lifted[shard][row][which])
-                    pose = np.concatenate([pose, [[0.0, self.cache.heights[shard][row][which]]]])
             poses.append(pose)
             drop = config.text_dropout_beside_reference if with_reference else config.text_dropout
             caption = self.captions[chosen][rng.integers(len(self.captions[chosen]))]
@@ -139,12 +144,27 @@ class BatchSource:
         x = torch.from_numpy(np.stack(latents)).float()
         mask = torch.ones_like(x)
         mask[:, :, -MATERIAL_LATENTS:] = torch.from_numpy(np.stack(known))[:, :, None].float()
-        reference = None
+        all_poses = np.stack(poses)
+        reference = lifted = None
         if with_reference:
             reference = premultiplied(np.stack(pictures))
-        rays = rays_of(np.stack(poses), x.shape[-1] // PATCH)
-        extra = torch.from_numpy(np.stack(lifted)).float()[:, None] if lift else None
-        return Batch(x, mask, rays, torch.stack(text), reference, extra)
+            if lift and self.lifter is not None:
+                lifted, heights = lifted_views(self.lifter, reference)
+                front = np.stack([np.zeros_like(heights), heights], -1)[:, None]
+                all_poses = np.concatenate([all_poses, front], 1)
+        rays = rays_of(all_poses, x.shape[-1] // PATCH)
+        return Batch(x, mask, rays, torch.stack(text), reference, lifted)
+
+
+@torch.no_grad()
+def lifted_views(
+    lifter: LifterNetwork, pictures: Float[Tensor, "b 4 s s"]
+) -> tuple[Float[Tensor, "b 1 c h w"], np.ndarray]:
+    """Pictures as views from azimuth 0, and the elevations in degrees [b] that the lifter believes."""
+    pictures = pictures.to(next(lifter.parameters()).device)
+    framing = lifter.framing(pictures)
+    heights = torch.rad2deg(Framing.from_tensor(framing).elevation_rad)
+    return lifter(pictures, framing)[:, None].cpu(), heights.cpu().numpy()
 
 
 def rays_of(poses: np.ndarray, cells: int) -> Tensor:
@@ -201,7 +221,7 @@ def validation_loss(
     config = replace(config, noise_shift=VALIDATION_SHIFT)
     out = {}
     arms = {"val_text": (False, False), "val_image": (True, False)}
-    if source.cache.lifted:
+    if source.lifter is not None:
         arms["val_lifted"] = (True, True)
     for name, (with_reference, lift) in arms.items():
         rng, generator = np.random.default_rng(11), torch.Generator().manual_seed(11)
@@ -235,20 +255,26 @@ def train_transformer(
     config: TransformerTraining,
     device: torch.device,
     *,
+    lifter: Path | None = None,
     start_from: Path | None = None,
 ) -> None:
-    """Train into `out`; writes `transformer/` (EMA weights) and `transformer.jsonl`.
+    """Train into `out`, beside views of the saved `lifter`; writes `transformer/` (EMA weights) and
+    `transformer.jsonl`.
 
     Resumes from the checkpoint in `out`; where there is none, goes on from the saved model
     `start_from`, whose sizes then count instead of the recipe's.
     """
     out.mkdir(parents=True, exist_ok=True)
     encoder = TextEncoder()
-    source = BatchSource(LatentCache.open(cache, "train"), encoder, config)
-    validation = BatchSource(LatentCache.open(cache, "val"), encoder, config)
+    dtype = working_dtype(device)
+    lifting = None
+    if lifter is not None:
+        lifting = PictureLifter.from_pretrained(lifter, dtype=dtype).eval().to(device)
+        lifting.to(memory_format=torch.channels_last)
+    source = BatchSource(LatentCache.open(cache, "train"), encoder, config, lifting)
+    validation = BatchSource(LatentCache.open(cache, "val"), encoder, config, lifting)
     del encoder
     torch.manual_seed(config.seed)
-    dtype = working_dtype(device)
     if start_from is None:
         model = MultiViewTransformer(width=config.width, depth=config.depth, heads=config.heads).to(device)
     else:

@@ -138,7 +138,6 @@ def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
     assert load(out / "pipeline").transformer.patch_out.in_features == 32
     assert load(out / "pipeline").lifter is not None
     assert load(out / "pipeline").critic is not None
-    assert np.load(out / "latents" / "train-assemblies-lifted.npy").shape == (2, 2, 16, 16, 16)
     with pytest.raises(InputError, match="--resume"):
         run(recipe, out=out, device="cpu")
     before = int(load_file(out / "transformer-falling.safetensors")["steps"])

@@ -36,7 +36,7 @@ class ViewsConfig:
     guidance_scale: float = 2.0
     candidates: int = 1
     """How many sets of views are drawn; the one that agrees best with itself and the prompt is kept."""
-    likeness_weight: float = 4.0
+    likeness_weight: float = 2.0
     """What the critic's opinion counts in that choice; 0: only whether the views agree."""
     redraws: int = 0
     """How often the best set is drawn again from `redraw_level`, and kept where that is better."""

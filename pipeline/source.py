@@ -43,6 +43,10 @@ class ViewModel(Protocol):
         """How well views fit the prompt's text, in [-1, 1]; None when the model cannot say."""
         ...
 
+    def looks_like(self, views: ViewSet) -> tuple[str, ...]:
+        """What known things views look most like; empty when the model cannot say."""
+        ...
+
     def denoiser(self, prompt: Prompt, views: ViewSet, guidance_scale: float) -> Denoiser:
         """What score distillation asks, with the prompt and the drawn views bound."""
         ...

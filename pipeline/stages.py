@@ -92,6 +92,8 @@ class DrawnViews:
     """Score of every set that was drawn, the redrawn ones last; the best was kept."""
     likeness: float | None = None
     """How well the kept views fit the prompt's words, as the model's critic sees it, in [-1, 1]."""
+    looks_like: tuple[str, ...] = ()
+    """Known things that the kept views look most like to it."""
 
     @property
     def score(self) -> float:
@@ -144,6 +146,7 @@ def draw_views(
         tuple(screenings),
         best.scores,
         best.likeness,
+        network.looks_like(views),
     )
     (out / "views.json").write_text(json.dumps(plain(drawn), indent=1), encoding="utf-8")
 
@@ -251,6 +254,7 @@ def load_drawn(path: Path) -> DrawnViews:
         tuple(Verdict(**one) for one in data["screenings"]),
         tuple(data["candidates"]),
         data["likeness"],
+        tuple(data["looks_like"]),
     )
 
 

@@ -125,6 +125,9 @@ class BarrelPipeline:
     def likeness(self, prompt: Prompt, views: ViewSet) -> float | None:
         return self.likes(views) if self.likes is not None else None
 
+    def looks_like(self, views: ViewSet) -> tuple[str, ...]:
+        return ("barrel",)
+
     def denoiser(self, prompt: Prompt, views: ViewSet, guidance_scale: float) -> BarrelDenoiser:
         return BarrelDenoiser()
 

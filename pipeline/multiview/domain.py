@@ -9,6 +9,7 @@ gives the error rates.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,3 +68,10 @@ class Domain:
         similarity = self.embeddings @ encoder.sentences([text])[0]
         best = similarity.topk(min(_NEAREST, len(self.names)))
         return DomainScore(float(best.values.mean()), tuple(self.names[i] for i in best.indices.tolist()))
+
+    def nearest(self, similarity: Float[Tensor, " n"]) -> tuple[str, ...]:
+        """Names of the largest similarities, without articles, each once."""
+        found: dict[str, None] = {}
+        for i in similarity.argsort(descending=True)[: 4 * _NEAREST].tolist():
+            found.setdefault(re.sub("^an? ", "", self.names[i]))
+        return tuple(found)[:_NEAREST]

@@ -247,10 +247,23 @@ class ViewSampler:
         """
         if self.critic is None or not prompt.text:
             return None
+        seen = self._seen(views)
+        sentence = self.critic.sentences(self.text_encoder.sentences([prompt.text]).to(seen))
+        return float(seen @ sentence[0])
+
+    @torch.no_grad()
+    def looks_like(self, views: ViewSet) -> tuple[str, ...]:
+        """The known things that views look most like to the critic, the likest first; empty without one."""
+        if self.critic is None or self.known is None:
+            return ()
+        seen = self._seen(views)
+        return self.known.nearest(self.critic.sentences(self.known.embeddings.to(seen)) @ seen)
+
+    def _seen(self, views: ViewSet) -> Float[Tensor, " 384"]:
+        """The critic's vector of views."""
+        assert self.critic is not None
         device = self.transformer.device
-        image = encode_gbuffer(views.gbuffer.to(device), views.cameras.to(device))
-        sentence = self.text_encoder.sentences([prompt.text]).to(device)
-        return float(self.critic.object(image) @ self.critic.sentences(sentence)[0])
+        return self.critic.object(encode_gbuffer(views.gbuffer.to(device), views.cameras.to(device)))
 
     def denoiser(self, prompt: Prompt, views: ViewSet, guidance_scale: float) -> ViewDenoiser:
         """The denoiser for score distillation: knows the prompt and the generated views."""

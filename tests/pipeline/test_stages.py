@@ -60,7 +60,9 @@ def test_the_best_set_is_drawn_again_and_kept_where_it_gets_better(tmp_path: Pat
 
 def test_the_views_are_bent_into_one_another_and_kept_as_drawn(tmp_path: Path) -> None:
     kept = drawn(tmp_path / "barrel", 1)
-    said = load_drawn(tmp_path / "barrel" / "views.json").consistency
+    found = load_drawn(tmp_path / "barrel" / "views.json")
+    assert found.looks_like == ("barrel",)
+    said = found.consistency
     assert view_consistency(kept) == said
     together = ViewSet.load(tmp_path / "barrel" / REGISTERED_FILE)
     assert view_consistency(together).score > said.score + 0.05

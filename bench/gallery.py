@@ -61,6 +61,8 @@ class Item:
     seconds: float
     asset: dict[str, object]
     consistency: float
+    looks_like: str = ""
+    """What the drawn views look most like to the model's critic, of all that it knows."""
     error: str = ""
 
     @property
@@ -78,10 +80,11 @@ def make(label: str, text: str, image: Path | None, folder: Path, preset: str) -
         try:
             generate(text, image=image, out=folder, preset=preset, seed=SEED)
         except MaquetteError as error:
-            return Item(label, folder, time.perf_counter() - start, {}, 0.0, str(error))
+            return Item(label, folder, time.perf_counter() - start, {}, 0.0, error=str(error))
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
-    consistency = report["views"]["consistency"]["geometry"]
-    return Item(label, folder, report["total_s"], report["asset"], consistency)
+    views = report["views"]
+    agree, looks_like = views["consistency"]["geometry"], ", ".join(views["looks_like"][:2])
+    return Item(label, folder, report["total_s"], report["asset"], agree, looks_like)
 
 
 def write_docs(items: list[Item], preset: str) -> None:
@@ -102,22 +105,23 @@ def write_docs(items: list[Item], preset: str) -> None:
         "",
         f"Made by `python bench/gallery.py --preset {preset} --docs`: 24 fixed prompts and 6 fixed pictures",
         f"of our own (`scripts/make_samples.py`), seed {SEED}, nothing picked.",
-        f"{valid} of {len(items)} ended in a valid, watertight GLB.",
+        f"{valid} of {len(items)} ended in a valid, watertight GLB. What the drawn views look most like, of all",
+        "that the model knows, is what its critic says, which for texts also helped to choose them.",
         "",
         "![Gallery](images/gallery.jpg)",
         "",
-        "| asked for | triangles | watertight | charts | views agree | seconds |",
-        "|---|---|---|---|---|---|",
+        "| asked for | looks most like | triangles | watertight | charts | views agree | seconds |",
+        "|---|---|---|---|---|---|---|",
     ]
     for item in items:
         if item.error:
-            lines.append(f"| {item.label} | {item.error} | | | | |")
+            lines.append(f"| {item.label} | | {item.error} | | | | |")
             continue
         facts = item.asset
         watertight = "yes" if facts["watertight"] else "NO"
         lines.append(
-            f"| {item.label} | {facts['triangles']:,} | {watertight} | {facts['uv_charts']} | "
-            f"{item.consistency:.3f} | {item.seconds:.0f} |"
+            f"| {item.label} | {item.looks_like} | {facts['triangles']:,} | {watertight} | "
+            f"{facts['uv_charts']} | {item.consistency:.3f} | {item.seconds:.0f} |"
         )
     (ROOT / "docs" / "gallery.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 

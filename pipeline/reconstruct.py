@@ -25,7 +25,7 @@ from pipeline.picture_safety import PicturePolicy, picture_policy
 from pipeline.posed_views import frames_of
 from pipeline.preset import Preset, load_preset
 from pipeline.prompt import Prompt
-from pipeline.request import Device, Request, checked_formats, slug
+from pipeline.request import Device, Request, check_installed, checked_formats, slug
 from pipeline.run import last_request, resolved_device, save_request, with_changes
 from pipeline.run_order import Runner
 from pipeline.source import ModelSource, ViewModel
@@ -165,6 +165,7 @@ def run(
     if request.preset.reconstruct.delight and posed.unlit:
         raise InputError(f"{source}: its pictures are base colour without light; leave --delight out.")
     directory = checked_directory(directory)
+    check_installed(request)
     with disk_errors(directory), locked_stages(directory) as kept:
         save_request(request, None, kept)
         part = kept / f".{SOURCE_FILE}.part"

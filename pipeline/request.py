@@ -22,9 +22,10 @@ from pipeline.limits import (
 from pipeline.loras import LoraUse
 from pipeline.preset import Preset
 from recon.export import Format
+from recon.needs import require_all
 from render.errors import InputError
 
-__all__ = ["Device", "Request", "checked_formats", "slug"]
+__all__ = ["Device", "Request", "check_installed", "checked_formats", "slug"]
 
 Device = Literal["auto", "cpu", "cuda"]
 
@@ -64,3 +65,9 @@ class Request:
     def asset_name(self) -> str:
         """The name inside the asset: from the prompt, not a path, so that equal requests give equal bytes."""
         return slug(self.text) or "asset"
+
+
+def check_installed(request: Request) -> None:
+    """`InputError` when what the asset is to be written with is not installed: before anything is made."""
+    package = request.preset.package
+    require_all(request.formats, package.textures, package.meshes, collider=package.collider)

@@ -29,7 +29,7 @@ from pipeline.output_directory import STAGES_DIRECTORY, checked_directory, disk_
 from pipeline.picture_safety import PicturePolicy, picture_policy, screen_pictures
 from pipeline.preset import Preset, load_preset
 from pipeline.prompt import MAX_PICTURES, Prompt
-from pipeline.request import Device, Request, checked_formats, slug
+from pipeline.request import Device, Request, check_installed, checked_formats, slug
 from pipeline.run_order import Runner
 from pipeline.source import ModelSource, ViewModel
 from render.errors import InputError
@@ -112,6 +112,7 @@ def run(
     prompt = Prompt(request.text, image, request.negative)
     source = source or ModelSource(model=model, device=request.device, lora=request.lora)
     directory = checked_directory(directory)
+    check_installed(request)
     with disk_errors(directory), locked_stages(directory) as kept:
         save_request(request, image, kept)
         checkpoints = Checkpoints(kept)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from recon.needs import require
 from recon.topology import weld
 from render.errors import InputError
 from render.scene import Mesh, Scene, merged
@@ -49,12 +50,9 @@ def convex_hulls(what: Mesh | Scene, config: ColliderConfig | None = None) -> tu
     config = config or ColliderConfig()
     mesh = what if isinstance(what, Mesh) else merged(what)
     vertices, faces = weld(mesh.vertices, mesh.faces)
-    try:
-        import coacd
-    except ImportError:
-        raise InputError(
-            "A collider needs CoACD; install it with: pip install 'maquette[collider]'"
-        ) from None
+    require("collider")
+    import coacd
+
     coacd.set_log_level("error")
     found = coacd.run_coacd(
         coacd.Mesh(vertices.astype(np.float64), faces.astype(np.int32)),

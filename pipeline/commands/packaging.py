@@ -48,11 +48,12 @@ def package_options(
     compress: str,
     texture_size: int | None,
 ) -> PackageOptions:
-    """The options, checked; `InputError` names the one that is wrong."""
+    """The options, checked; `InputError` names the one that is wrong, or what has to be installed for it."""
     from pipeline.request import checked_formats
     from pipeline.tools import PackageOptions
     from recon.asset import LodLayout, Pivot
     from recon.export.gltf import MeshFormat, TextureFormat
+    from recon.needs import require_all
 
     def chosen(option: str, value: str, kind: Any) -> Any:
         known = get_args(kind)
@@ -60,7 +61,7 @@ def package_options(
             raise InputError(f"{option} must be one of {', '.join(known)}, not {value!r}.")
         return value
 
-    return PackageOptions(
+    options = PackageOptions(
         formats=checked_formats(names_of(formats)),
         pivot=chosen("--pivot", pivot, Pivot),
         height_m=height_m,
@@ -71,3 +72,5 @@ def package_options(
         meshes=chosen("--compress", compress, MeshFormat),
         texture_size=texture_size,
     )
+    require_all(options.formats, options.textures, options.meshes, collider=collider)
+    return options

@@ -7,7 +7,6 @@ keeps state of a whole session, and a crash of it must not end ours.
 
 from __future__ import annotations
 
-import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from typing import Literal
 
 from recon.asset import Asset
 from recon.export.glb import glb_bytes
+from recon.needs import require
 from recon.package import Package
 from render.errors import InputError
 
@@ -45,11 +45,8 @@ def blender_bytes(asset: Asset | Package, kind: BlenderFormat, *, python: str | 
     `InputError` when bpy is not installed or Blender refuses. These files hold the time of their
     making: equal assets give equal contents, not equal bytes.
     """
-    if python is None and importlib.util.find_spec("bpy") is None:
-        raise InputError(
-            f"{kind} is written by Blender's module bpy, which is not installed; "
-            "install it with: pip install 'maquette[blender]' (Python 3.11), or export glb"
-        )
+    if python is None:
+        require(kind)
     with tempfile.TemporaryDirectory(prefix="maquette-blender-") as folder:
         source, target = Path(folder) / "asset.glb", Path(folder) / f"asset.{kind}"
         source.write_bytes(glb_bytes(asset))

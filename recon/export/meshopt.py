@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, UInt
 
-from render.errors import InputError
+from recon.needs import require
 
 EXTENSION = "EXT_meshopt_compression"
 _BITS = {"NORMAL": 12, "TANGENT": 12}
@@ -64,10 +64,7 @@ def packed_indices(flat: UInt[np.ndarray, " n"]) -> Packed:
 
 
 def _library() -> Any:
-    try:
-        import meshopt
-    except ImportError:
-        raise InputError(
-            "meshopt compression needs the package meshopt; install it with: pip install 'maquette[meshopt]'"
-        ) from None
+    require("meshopt")
+    import meshopt
+
     return meshopt

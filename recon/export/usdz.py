@@ -18,9 +18,9 @@ import numpy as np
 
 from recon.asset import Asset
 from recon.export import images
+from recon.needs import require
 from recon.package import Package, bounds_of, package_of
 from render.conventions import srgb_to_linear_np
-from render.errors import InputError
 from render.scene import Part
 
 _ALIGNMENT = 64
@@ -39,10 +39,9 @@ def usdz_bytes(asset: Asset | Package) -> bytes:
 
 
 def _write_layer(package: Package, path: Path, pictures: dict[str, bytes]) -> None:
-    try:
-        from pxr import Gf, Kind, Sdf, Usd, UsdGeom, UsdShade, Vt
-    except ImportError:
-        raise InputError("USDZ needs usd-core; install it with: pip install 'maquette[usd]'") from None
+    require("usdz")
+    from pxr import Gf, Kind, Sdf, Usd, UsdGeom, UsdShade, Vt
+
     stage = Usd.Stage.CreateNew(str(path))
     UsdGeom.SetStageUpAxis(stage, UsdGeom.Tokens.y)
     UsdGeom.SetStageMetersPerUnit(stage, 1.0)

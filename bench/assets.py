@@ -1,13 +1,14 @@
 """The finished asset against the object that a picture was taken of, with parts of the path switched off.
 
-    python -m bench.assets --props STEM --count 24 [--preset standard] [--arms preset,no-distillation]
+    python -m bench.assets --props STEM --count 24 [--preset standard] [--arms preset,distillation] [--texts]
 
 A lit picture of a `val` object, never trained on, goes in; the views are drawn once for all arms that draw
 them alike, and every arm makes a textured mesh of them. Compared with the true object, both scaled into
 the unit ball and not turned (the picture fixes the pose): F-score at 0.1 over what can be seen from
 outside; masks and colours from behind, where the picture says nothing; whether the judge
-(`bench.evaluator`) finds the object's own caption among all of `val`. Prints each object and the means
-of each arm; pictures in OUT/assets.png.
+(`bench.evaluator`) finds the object's own caption among all of `val`. With `--texts` the captions are the
+prompts, and the judge's figures are the ones to read: nothing says what a caption's object is like from
+behind. Prints each object and the means of each arm; pictures in OUT/assets.png.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from bench.prior_measures import compare
 from bench.prior_page import Strip, shaded, strips
 from bench.surface import visible_samples
 from pipeline.artifacts import load_material, load_mesh
+from pipeline.distillation import DistillationConfig, Strategy
 from pipeline.multiview.codec import encode_gbuffer
 from pipeline.preset import Preset, load_preset
 from pipeline.prompt import Prompt
@@ -53,9 +55,18 @@ BEHIND = (Pose(135.0, 15.0), Pose(180.0, 15.0), Pose(225.0, 15.0))
 LIMIT = 0.1
 SIZE = 128
 
+
+def distilled(preset: Preset, steps: int, strategy: Strategy = "x0") -> Preset:
+    """The preset with score distillation for so many steps more."""
+    fit = replace(preset.fit, guidance_steps=steps)
+    return replace(preset, fit=fit, distillation=DistillationConfig(strategy=strategy))
+
+
 ARMS: dict[str, Callable[[Preset], Preset]] = {
     "preset": lambda preset: preset,
-    "no-distillation": lambda preset: replace(preset, distillation=None),
+    "distillation": lambda preset: distilled(preset, 40),
+    "distillation-4x": lambda preset: distilled(preset, 160),
+    "sds-4x": lambda preset: distilled(preset, 160, "sds"),
     "no-consensus": lambda preset: replace(
         preset,
         views=replace(preset.views, consensus=replace(preset.views.consensus, tolerance_px=1000.0)),
@@ -101,7 +112,7 @@ def make(prompt: Prompt, preset: Preset, views: Path, out: Path, model: ModelSou
     for folder in folders.values():
         folder.mkdir(parents=True, exist_ok=True)
     fit_field(folders["field"], views, prompt, preset.seeds, preset.fit, preset.distillation,
-              preset.views.guidance_scale, 0, model)  # fmt: skip
+              preset.views.guidance_for(prompt), 0, model)  # fmt: skip
     surface(folders["surface"], views, folders["field"], preset.surface)
     mesh(folders["mesh"], views, folders["surface"], preset.mesh, preset.bake.texture_size)
     texture(folders["texture"], views, folders["field"], folders["mesh"], preset.bake)
@@ -138,7 +149,8 @@ def main() -> None:
     parser.add_argument("--props", type=Path, required=True, help="the training pack without its endings")
     parser.add_argument("--count", type=int, default=24)
     parser.add_argument("--preset", default="standard")
-    parser.add_argument("--arms", default="preset,no-distillation", help=f"of {', '.join(ARMS)}")
+    parser.add_argument("--arms", default="preset,distillation", help=f"of {', '.join(ARMS)}")
+    parser.add_argument("--texts", action="store_true", help="captions instead of pictures")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "assets")
     given = parser.parse_args()
     everything = list(load_props(given.props))
@@ -155,7 +167,7 @@ def main() -> None:
         rng = np.random.default_rng([13, index])
         azimuth = reference_azimuth(rng)
         picture = Image.fromarray(reference_picture(prop, azimuth, SIZE, rng), "RGBA")
-        prompt = Prompt("", picture)
+        prompt = Prompt(prompt_of(prop)) if given.texts else Prompt("", picture)
         drawn: dict[object, Path] = {}
         shown = [picture]
         for arm, change in ARMS.items():
@@ -181,13 +193,16 @@ def main() -> None:
             given.out / "assets.png"
         )
     for arm, all_found in results.items():
-        rank = own_ranks(judge.objects(around[arm]), texts, chosen)
+        vectors = judge.objects(around[arm])
+        rank = own_ranks(vectors, texts, chosen)
+        fits = (vectors * texts[chosen]).sum(1).mean()
         f = np.array([found.f_score for found in all_found])
         print(
             f"{arm}: F at {LIMIT} {f.mean():.3f} (bar 0.75; {(f >= 0.75).mean():.0%} of objects reach it), "
             f"behind IoU {np.mean([x.iou_behind for x in all_found]):.3f} "
             f"{np.mean([x.psnr_behind_db for x in all_found]):.2f} dB, "
-            f"own caption first {np.mean(rank < 1):.2f}, among five {np.mean(rank < 5):.2f} of {len(texts)}, "
+            f"cosine with the own caption {fits:.4f}, first {np.mean(rank < 1):.2f}, "
+            f"among five {np.mean(rank < 5):.2f} of {len(texts)}, "
             f"watertight {sum(x.watertight for x in all_found)} of {len(all_found)}, "
             f"{np.mean([x.seconds for x in all_found]):.0f} s of processor"
         )

@@ -117,6 +117,7 @@ def main() -> None:
     given = {
         "num_inference_steps": arguments.steps,
         "guidance_scale": arguments.guidance,
+        "picture_guidance_scale": arguments.guidance,
         "candidates": arguments.candidates,
         "redraws": arguments.redraws,
     }
@@ -141,7 +142,9 @@ def main() -> None:
     bench = Bench(
         props=props,
         pipeline=pipeline,
-        sampler=Sampler(pipeline, Sampling(revision, steps, guidance), arguments.out / "samples"),
+        sampler=Sampler(
+            pipeline, Sampling(revision, steps, config.picture_guidance_scale), arguments.out / "samples"
+        ),
         judge=load_judge(arguments.props, props, progress=progress),
         config=config,
         out=arguments.out,
@@ -154,6 +157,7 @@ def main() -> None:
         "revision": revision,
         "steps": steps,
         "guidance": guidance,
+        "guidance for pictures": config.picture_guidance_scale,
         "candidates": config.candidates,
         "redraws": config.redraws,
         "views": len(config.azimuths_deg),

@@ -77,7 +77,7 @@ class Sampler:
         """The set that a run with `config` would keep."""
         cameras = view_cameras(config)
         how = [
-            config.num_inference_steps, config.guidance_scale, config.candidates, config.redraws,
+            config.num_inference_steps, config.guidance_for(prompt), config.candidates, config.redraws,
             config.redraw_level, config.likeness_weight,
         ]  # fmt: skip
         return self._kept(

@@ -13,6 +13,7 @@ from pipeline.config import build
 from pipeline.distillation import DistillationConfig
 from pipeline.limits import POLYCOUNTS
 from pipeline.preset_files import preset_values
+from pipeline.prompt import Prompt
 from recon.asset import LodLayout, Pivot
 from recon.bake import BakeConfig
 from recon.consensus import ConsensusConfig
@@ -34,6 +35,8 @@ class ViewsConfig:
     size_px: int = 128
     num_inference_steps: int = 25
     guidance_scale: float = 2.0
+    picture_guidance_scale: float = 1.0
+    """Where the prompt is a picture alone: 1, which is no guidance and half the work, is as good there."""
     candidates: int = 1
     """How many sets of views are drawn; the one that agrees best with itself and the prompt is kept."""
     likeness_weight: float = 2.0
@@ -67,6 +70,11 @@ class ViewsConfig:
         _check("redraws", self.redraws, 0, 16)
         _check("redraw_level", self.redraw_level, 0.0, 1.0)
         _check("guidance_scale", self.guidance_scale, 0.0, 50.0)
+        _check("picture_guidance_scale", self.picture_guidance_scale, 0.0, 50.0)
+
+    def guidance_for(self, prompt: Prompt) -> float:
+        """The guidance scale for a prompt."""
+        return self.guidance_scale if prompt.text else self.picture_guidance_scale
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ def best_views(
             prompt,
             cameras,
             num_inference_steps=config.num_inference_steps,
-            guidance_scale=config.guidance_scale,
+            guidance_scale=config.guidance_for(prompt),
             generator=stage_generator(seed, f"views-{k}" if k else "views"),
             start=best.views if best is not None and k >= config.candidates else None,
             start_level=config.redraw_level,

@@ -99,6 +99,7 @@ class BarrelPipeline:
         self.calls = 0
         self.started: list[bool] = []
         """Of every call: whether views were drawn again."""
+        self.guidance: list[float] = []
         self.likes: Callable[[ViewSet], float] | None = None
 
     def __call__(
@@ -115,6 +116,7 @@ class BarrelPipeline:
     ) -> ViewSet:
         self.calls += 1
         self.started.append(start is not None)
+        self.guidance.append(guidance_scale)
         for step in range(num_inference_steps):
             progress(step / num_inference_steps)
         return barrel_views(cameras, self.jitter, generator)

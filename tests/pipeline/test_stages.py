@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pipeline.consistency import view_consistency
 from pipeline.preset import ViewsConfig
@@ -83,6 +84,15 @@ def test_what_fits_the_prompt_is_preferred_to_what_agrees(tmp_path: Path) -> Non
     model.likes = lambda views: 0.9 if model.calls == worst + 1 else -0.9
     chosen = best_views(model, Prompt("a barrel"), replace(config, likeness_weight=0.0), 0)
     assert chosen.consistency.score == pytest.approx(max(plain.scores))
+
+
+def test_a_picture_alone_needs_no_guidance() -> None:
+    picture = Image.new("RGBA", (8, 8), "red")
+    config = ViewsConfig(size_px=64, num_inference_steps=1, guidance_scale=2.5, picture_guidance_scale=1.5)
+    model = BarrelPipeline()
+    for prompt in (Prompt("a barrel"), Prompt("", picture), Prompt("a barrel", picture)):
+        best_views(model, prompt, config, 0)
+    assert model.guidance == [2.5, 1.5, 2.5]
 
 
 def test_candidates_are_a_few() -> None:

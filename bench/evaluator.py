@@ -31,7 +31,7 @@ from pipeline.multiview.critic_network import CriticNetwork
 from pipeline.multiview.text import TextEncoder
 from pipeline.training.critic_views import RING, greyed, render_item
 from pipeline.training.props import COLOR_WORDS, Prop, captions, is_asked_for, load_props
-from pipeline.training.train_critic import CriticTraining, sentence_vectors, train_critic
+from pipeline.training.train_critic import CriticTraining, train_critic
 from render.progress import Progress, silent
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -54,7 +54,7 @@ class Judge:
 
     def texts(self, texts: list[str]) -> Float[Tensor, "n 384"]:
         with torch.no_grad():
-            return self.model.sentences(sentence_vectors(self.encoder, texts))
+            return self.model.sentences(self.encoder.sentences(texts))
 
     def objects(self, images: list[Tensor]) -> Float[Tensor, "n 384"]:
         """Vectors of objects, each given by its views."""

@@ -23,11 +23,11 @@ from skimage.color import rgb2lab
 
 from bench.prior_page import Strip, shaded, strips
 from bench.prior_samples import network_image
+from pipeline.best_views import stage_generator
 from pipeline.loras import CARD, merge, read_lora
 from pipeline.models import verified_model
 from pipeline.multiview.pipeline import MultiViewPipeline, load
 from pipeline.prompt import Prompt
-from pipeline.stages import stage_generator
 from pipeline.training.critic_views import RING
 from pipeline.training.finetune import FinetuneConfig, finetune
 from pipeline.training.props import Prop, captions, is_asked_for, load_props

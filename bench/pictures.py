@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from PIL import Image
 
+from pipeline.best_views import stage_generator
 from pipeline.multiview.sampler import load
 from pipeline.posed_set import in_unit_ball
 from pipeline.prompt import Prompt
 from pipeline.run import side_by_side
-from pipeline.stages import stage_generator
 from pipeline.training.own_assets import all_vertices, scene_images
 from pipeline.training.views import lit_picture, reference_camera
 from render.cameras import orbit_cameras

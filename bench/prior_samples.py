@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
+from pipeline.best_views import best_views, stage_generator, view_cameras
 from pipeline.multiview.codec import encode_gbuffer
 from pipeline.preset import ViewsConfig
 from pipeline.prompt import Prompt
-from pipeline.stages import best_views, stage_generator, view_cameras
 from render.cameras import Cameras
 from render.gbuffer import GBuffer, ViewSet
 

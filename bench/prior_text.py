@@ -25,11 +25,11 @@ from bench.prior_measures import (
 from bench.prior_page import Row, Strip, grid, shaded, strips
 from bench.prior_parts import Bench, by_category, ring_of
 from bench.prior_samples import network_image
+from pipeline.best_views import view_cameras
 from pipeline.consistency import view_consistency
 from pipeline.multiview.codec import decode_gbuffer
 from pipeline.preset import ViewsConfig
 from pipeline.prompt import Prompt
-from pipeline.stages import view_cameras
 from pipeline.training.critic_views import RING, greyed, painted, render_item
 from pipeline.training.props import Prop, is_asked_for
 from pipeline.training.views import cameras_of, network_images

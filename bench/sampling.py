@@ -22,12 +22,12 @@ from torch import Tensor
 
 from bench.evaluator import Judge, load_judge, own_ranks
 from bench.gallery import PROMPTS
+from pipeline.best_views import stage_generator, view_cameras
 from pipeline.consistency import view_consistency
 from pipeline.multiview.codec import encode_gbuffer
 from pipeline.multiview.sampler import ViewSampler, load
 from pipeline.preset import ViewsConfig
 from pipeline.prompt import Prompt
-from pipeline.stages import stage_generator, view_cameras
 from pipeline.training.props import load_props
 from render.gbuffer import ViewSet
 

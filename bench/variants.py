@@ -31,12 +31,12 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.best_views import stage_generator, view_cameras
 from pipeline.consistency import view_consistency
 from pipeline.multiview.sampler import load
 from pipeline.preset import load_preset
 from pipeline.prompt import Prompt
 from pipeline.request import slug
-from pipeline.stages import stage_generator, view_cameras
 from pipeline.variants import variants_sheet
 
 COLUMNS = ("geometry", "color", "framing", "shape", "connected", "score")

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from pipeline.artifacts import load_material, load_mesh, save_material, save_mesh
+from pipeline.best_views import stage_generator, view_cameras
 from pipeline.config import plain
 from pipeline.multiview.repaint import RepaintConfig, repaint
 from pipeline.multiview.sampler import ViewSampler
@@ -18,14 +19,7 @@ from pipeline.preset import Preset, load_preset
 from pipeline.prompt import Prompt
 from pipeline.safety import Verdict, screen
 from pipeline.source import ModelSource
-from pipeline.stages import (
-    DRAWN_FILE,
-    MATERIAL_FILE,
-    MESH_FILE,
-    stage_generator,
-    view_cameras,
-    view_pictures,
-)
+from pipeline.stages import DRAWN_FILE, MATERIAL_FILE, MESH_FILE, view_pictures
 from pipeline.tools import PackageOptions, atlas, package
 from recon.recolor import RecolorConfig, overlaps, recolor
 from render.errors import InputError

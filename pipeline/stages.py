@@ -10,7 +10,6 @@ When a stage's code changes what it makes, its number in `pipeline.stage_version
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pipeline.artifacts import load_material, load_mesh, save_material, save_mesh
+from pipeline.best_views import best_views, stage_generator
 from pipeline.config import plain
 from pipeline.consistency import Consistency, view_consistency
 from pipeline.picture_safety import PicturePolicy, picture_policy, screen_pictures
@@ -25,7 +25,6 @@ from pipeline.preset import MeshConfig, PackageConfig, PreviewConfig, Reconstruc
 from pipeline.prompt import Prompt
 from pipeline.safety import Verdict, screen
 from recon.keeper import Keeper, forgetful
-from render.cameras import Cameras, orbit_cameras
 from render.gbuffer import ViewSet
 from render.progress import Progress, part_of, silent
 
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
 
     from pipeline.checkpoints import StageOutput
     from pipeline.distillation import DistillationConfig
-    from pipeline.source import ModelSource, ViewModel
+    from pipeline.source import ModelSource
     from pipeline.transforms_json import PosedSet
     from recon.bake import BakeConfig
     from recon.export import Format
@@ -59,19 +58,6 @@ DENSE_FILE = "dense.safetensors"
 SYMMETRY_FILE = "symmetry.json"
 LIGHT_FILE = "light.json"
 MATERIAL_FILE = "material.safetensors"
-
-
-def stage_generator(seed: int, stage: str) -> torch.Generator:
-    """The random numbers of one stage: the same whether the stages before it ran now or were kept."""
-    import hashlib
-
-    digest = hashlib.sha256(f"{stage}:{seed}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-
-
-def view_cameras(config: ViewsConfig) -> Cameras:
-    """The cameras of the generated views: orthographic, around the unit ball."""
-    return orbit_cameras(list(config.azimuths_deg), list(config.elevations_deg), config.size_px)
 
 
 @dataclass(frozen=True)
@@ -149,45 +135,6 @@ def draw_views(
         network.looks_like(views),
     )
     (out / "views.json").write_text(json.dumps(plain(drawn), indent=1), encoding="utf-8")
-
-
-@dataclass(frozen=True)
-class BestViews:
-    """A set of views that was chosen of several."""
-
-    views: ViewSet
-    consistency: Consistency
-    likeness: float | None
-    scores: tuple[float, ...]
-    """Of all that were drawn."""
-
-
-def best_views(
-    network: ViewModel, prompt: Prompt, config: ViewsConfig, seed: int, progress: Progress = silent
-) -> BestViews:
-    """The set of views that agrees best, with itself and with the prompt: `score exp(w (likeness - 1))`."""
-    cameras, total = view_cameras(config), config.candidates + config.redraws
-    best: BestViews | None = None
-    scores: list[float] = []
-    for k in range(total):
-        views = network(
-            prompt,
-            cameras,
-            num_inference_steps=config.num_inference_steps,
-            guidance_scale=config.guidance_for(prompt),
-            generator=stage_generator(seed, f"views-{k}" if k else "views"),
-            start=best.views if best is not None and k >= config.candidates else None,
-            start_level=config.redraw_level,
-            progress=part_of(progress, k / total, (k + 1) / total),
-        ).to("cpu")
-        found = view_consistency(views)
-        likeness = network.likeness(prompt, views)
-        fits = 1.0 if likeness is None else math.exp(config.likeness_weight * (likeness - 1))
-        scores.append(found.score * fits)
-        if best is None or scores[-1] > max(scores[:-1]):
-            best = BestViews(views, found, likeness, ())
-    assert best is not None
-    return replace(best, scores=tuple(scores))
 
 
 @dataclass(frozen=True)

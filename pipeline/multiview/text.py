@@ -99,6 +99,11 @@ class TextEncoder:
 
     def sentences(self, texts: list[str]) -> Float[Tensor, "n 384"]:
         """Unit sentence embeddings: the mean over tokens, as sentence-transformers computes them."""
-        tokens = self.tokens(texts)
-        count = (tokens.abs().amax(-1) > 0).sum(1, keepdim=True).clamp_min(1)
-        return torch.nn.functional.normalize(tokens.sum(1) / count, dim=-1)
+        means = torch.empty(len(texts), WIDTH)
+        for start in range(
+            0, len(texts), 256
+        ):  # all tokens at once would be gigabytes for a training's captions
+            tokens = self.tokens(texts[start : start + 256], length=1)
+            count = (tokens.abs().amax(-1) > 0).sum(1, keepdim=True).clamp_min(1)
+            means[start : start + 256] = tokens.sum(1) / count
+        return torch.nn.functional.normalize(means, dim=-1)

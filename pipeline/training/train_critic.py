@@ -39,18 +39,6 @@ class CriticTraining:
     seed: int = 0
 
 
-def sentence_vectors(encoder: TextEncoder, texts: list[str]) -> Float[Tensor, "n 384"]:
-    """MiniLM's sentence embeddings; short texts are not padded, which is what most of the time went into."""
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    out = torch.empty(len(texts), 384)
-    for start in range(0, len(order), 64):
-        chunk = order[start : start + 64]
-        tokens = encoder.tokens([texts[i] for i in chunk], length=1)
-        count = (tokens.abs().amax(-1) > 0).sum(1, keepdim=True).clamp_min(1)
-        out[chunk] = functional.normalize(tokens.sum(1) / count, dim=-1)
-    return out
-
-
 def train_critic(
     props: list[Prop], encoder: TextEncoder, config: CriticTraining, progress: Progress = silent
 ) -> CriticNetwork:
@@ -60,7 +48,7 @@ def train_critic(
     gallery = build_gallery(props, config.free_views, config.seed, progress)
     texts = sorted({t for group in (*gallery.true, *gallery.false) for t in group})
     place = {text: i for i, text in enumerate(texts)}
-    embeddings = sentence_vectors(encoder, texts)
+    embeddings = encoder.sentences(texts)
     true = [[place[t] for t in group] for group in gallery.true]
     false = [[place[t] for t in group] for group in gallery.false]
     torch.manual_seed(config.seed)

@@ -11,11 +11,12 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.best_views import best_views
 from pipeline.consistency import view_consistency
 from pipeline.preset import ViewsConfig
 from pipeline.prompt import Prompt
 from pipeline.source import ModelSource
-from pipeline.stages import DRAWN_FILE, REGISTERED_FILE, best_views, draw_views, load_drawn
+from pipeline.stages import DRAWN_FILE, REGISTERED_FILE, draw_views, load_drawn
 from render.errors import InputError
 from render.gbuffer import ViewSet
 from tests.conftest import BarrelPipeline

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.best_views import view_cameras
 from pipeline.multiview.codec import decode_gbuffer
 from pipeline.multiview.critic import ViewCritic
 from pipeline.multiview.critic_network import shrink
@@ -17,7 +18,6 @@ from pipeline.multiview.pipeline import load, save
 from pipeline.multiview.sampler import load as load_sampler
 from pipeline.preset import ViewsConfig
 from pipeline.prompt import Prompt
-from pipeline.stages import view_cameras
 from pipeline.training.procedural import containers, nature, street
 from pipeline.training.procedural.maker import Maker
 from pipeline.training.views import network_images

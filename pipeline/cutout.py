@@ -5,7 +5,8 @@ In: any RGBA picture. Out: a square RGBA picture with the object centred and fil
 
 1. the picture's own alpha;
 2. a plain background, also one that is lit unevenly: a quadratic colour model of the border in
-   CIE Lab, flooded inwards from the border;
+   CIE Lab, flooded inwards from the border, less the parts that differ from it only faintly but have
+   an edge around them;
 3. `rembg`, when it is installed;
 4. colour statistics of border against centre, made sharp by a random walk (Grady, 2006, in
    scikit-image): the idea of GrabCut (Rother et al., 2004) with soft labels.
@@ -39,6 +40,15 @@ PLAIN_BORDER = 0.8
 """Part of the border that must fit the background's model; the rest may be the object, cut by the frame."""
 MIN_THRESHOLD = 7.0
 """Lab units: above JPEG's noise (2 to 4 at quality 75), below what a plain object differs by."""
+FAINT_THRESHOLD = 2.5
+"""Lab units: what a faint part of the object must differ by, where the picture has no noise to speak of."""
+FAINT_STEP = 1.5
+"""Lab units: the least step that counts as an edge of a faint part."""
+FAINT_EDGE = 0.65
+"""Share of the contour of a faint part that must be an edge. Shadows and uneven light, which fade, have next
+to none; what is left to the contour of a faint part may be a gap in the edge, through which a flood leaks."""
+FAINT_SIZE = 2e-3
+"""Share of the picture that a faint part covers at least; what JPEG leaves beside an edge is smaller."""
 LIGHTNESS_WEIGHT = 0.6
 """Shadows on the background change L and hardly a and b; they should not count as object."""
 
@@ -88,8 +98,11 @@ def plain_background_alpha(
     lab = rgb2lab(rgb).astype(np.float32)
     border = _border(height, width, max(2, round(0.02 * min(height, width))))
     background_lab, scatter = _background_model(lab, border)
-    difference = (lab - background_lab) * np.array([LIGHTNESS_WEIGHT, 1.0, 1.0], np.float32)
-    distance = np.sqrt((difference**2).sum(-1))
+    sigma = min(0.11 * scatter, 1.5)  # brings white noise down to 2.5 Lab units
+    if sigma > 0.4:
+        lab = ndimage.gaussian_filter(lab, (sigma, sigma, 0.0))
+        background_lab, scatter = _background_model(lab, border)
+    distance = _distance(lab, background_lab)
     threshold = max(MIN_THRESHOLD, 4.0 * scatter)
     if threshold > 3 * MIN_THRESHOLD or (distance[border] < threshold).mean() < PLAIN_BORDER:
         return None
@@ -106,6 +119,7 @@ def plain_background_alpha(
     )
     background |= np.isin(labels, holes[holes > 0])
     background = _with_shadows(rgb, lab, background_lab, background)
+    background &= ~_faint_parts(lab, background)
     solid = _without_specks(~background)
     if not solid.any() or solid.mean() > 0.95:
         return None
@@ -115,7 +129,7 @@ def plain_background_alpha(
     nearest = ndimage.distance_transform_edt(~inside, return_distances=False, return_indices=True)
     full = distance[tuple(nearest)] if inside.any() else distance
     rim = ndimage.binary_dilation(solid, iterations=1) & ~inside
-    ramp = np.clip(distance / np.maximum(full, threshold), 0.0, 1.0)
+    ramp = np.where(full < threshold, 1.0, np.clip(distance / np.maximum(full, threshold), 0.0, 1.0))
     alpha = np.where(rim, ramp, solid).astype(np.float32)
     corrected = np.where((rim & (alpha < 0.99))[..., None], rgb[tuple(nearest)] if inside.any() else rgb, rgb)
     return alpha, corrected.astype(np.float32)
@@ -134,8 +148,10 @@ def _with_shadows(
     """
     base = np.maximum(srgb_to_linear_np(lab2rgb(background_lab).astype(np.float32)), 1e-3)
     ratio = srgb_to_linear_np(rgb) / base
-    factor = ratio.mean(-1)
-    grey = (np.ptp(ratio, axis=-1) < 0.12 * np.maximum(factor, 0.2)) & (factor > 0.25) & (factor < 1.05)
+    red, green, blue = np.moveaxis(ratio, -1, 0)
+    factor = (red + green + blue) / 3.0
+    tint = np.maximum(np.maximum(red, green), blue) - np.minimum(np.minimum(red, green), blue)
+    grey = (tint < 0.12 * np.maximum(factor, 0.2)) & (factor > 0.25) & (factor < 1.05)
     lightness = ndimage.gaussian_filter(lab[..., 0], 1.0)
     soft = np.hypot(*np.gradient(lightness)) < 2.5  # Lab units per pixel
     labels, _ = ndimage.label((grey & soft) | background)
@@ -143,6 +159,80 @@ def _with_shadows(
     shadow = np.isin(labels, touched[touched > 0])
     # A pixel or two between shadow and object are neither: part of the edge.
     return background | ndimage.binary_opening(shadow, iterations=1)
+
+
+def _faint_parts(
+    lab: Float[np.ndarray, "H W 3"], background: Bool[np.ndarray, "H W"]
+) -> Bool[np.ndarray, "H W"]:
+    """Parts of `background` that are object: hardly of another colour, but bounded by an edge.
+
+    Both thresholds follow the noise, so that a clean picture is held to finer differences. The pieces that
+    differ are judged whole, by how much of their contour is an edge: a flood that stops at edges would leak
+    through the first gap.
+    """
+    height, width = background.shape
+    border = _border(height, width, max(2, round(0.02 * min(height, width))))
+    smooth = ndimage.gaussian_filter(lab, (1.0, 1.0, 0.0))
+    model, scatter = _background_model(smooth, border)
+    sigma = min(0.56 * scatter, 2.5)  # brings white noise, after the first pixel of blur, down to half a unit
+    if sigma > 1.0:
+        smooth = ndimage.gaussian_filter(lab, (sigma, sigma, 0.0))
+        model, scatter = _background_model(smooth, border)
+    span = max(2, round(height / 250))
+    step = _step(smooth, span)
+    noise = max(np.quantile(step[background], 0.9), np.quantile(step[border & background], 0.95))
+    edges = step > max(FAINT_STEP, 1.35 * noise)
+    labels, _ = ndimage.label(edges, np.ones((3, 3)))
+    edges &= (np.bincount(labels.ravel()) >= 16 * span)[labels]  # noise makes short ones
+    distance = _distance(smooth, model)
+    low = max(FAINT_THRESHOLD, 4.0 * scatter)
+    faint = (distance > low) & (background | (distance < low + MIN_THRESHOLD))
+    # Thick pieces only: the blur and JPEG's ringing leave a seam around all that differs strongly.
+    labels, count = ndimage.label(ndimage.binary_opening(faint & ~edges, iterations=2 * span))
+    grown = ndimage.grey_dilation(labels, footprint=ndimage.generate_binary_structure(2, 1))
+    # Next to the rest of the object there is an edge in any case.
+    beside_object = ndimage.binary_dilation(~(background | faint), iterations=2 * span + 2)
+    contour = (labels == 0) & (grown > 0) & ~beside_object
+    at_edge = contour & ndimage.binary_dilation(edges, iterations=2)
+    lengths = np.bincount(grown[contour], minlength=count + 1)
+    edge_lengths = np.bincount(grown[at_edge], minlength=count + 1)
+    sizes = np.bincount(labels.ravel(), minlength=count + 1)
+    kept = (edge_lengths > FAINT_EDGE * lengths) & (sizes > FAINT_SIZE * height * width)
+    kept[0] = False
+    # From the pieces to the middle of the edge.
+    parts = ndimage.binary_dilation(kept[labels], iterations=span, mask=background)
+    # Where the object's shade crosses the background's, a faint part has dents.
+    reach = 3 * span
+    object_here = parts | (~background & ndimage.binary_dilation(parts, iterations=reach))
+    closed = ndimage.binary_closing(np.pad(object_here, reach), iterations=reach)
+    return np.asarray(closed[reach:-reach, reach:-reach] & background)
+
+
+def _step(values: Float[np.ndarray, "H W C"], span_px: int) -> Float[np.ndarray, "H W"]:
+    """How much `values` change over twice `span_px`, less what the change on both sides would explain.
+
+    The length of the edge of a step, but nothing on a ramp, however steep.
+    """
+    found = np.zeros(values.shape[:2], np.float32)
+    for axis in (0, 1):
+        along = np.moveaxis(values, axis, 0)
+        change = np.zeros_like(along)
+        change[span_px:-span_px] = along[2 * span_px :] - along[: -2 * span_px]
+        sides = np.zeros_like(along)
+        sides[2 * span_px :] += change[: -2 * span_px]
+        sides[: -2 * span_px] += change[2 * span_px :]
+        size = np.sqrt(np.einsum("abc,abc->ab", change, change))
+        explained = np.maximum(np.einsum("abc,abc->ab", change, sides), 0.0) / np.maximum(2.0 * size, 1e-3)
+        found = np.maximum(found, np.moveaxis(size - explained, 0, axis))
+    return found
+
+
+def _distance(
+    lab: Float[np.ndarray, "H W 3"], background_lab: Float[np.ndarray, "H W 3"]
+) -> Float[np.ndarray, "H W"]:
+    weights = np.array([LIGHTNESS_WEIGHT, 1.0, 1.0], np.float32)
+    difference = (lab - background_lab) * weights
+    return np.sqrt(np.einsum("hwc,hwc->hw", difference, difference))
 
 
 def _background_model(

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter
 
-from pipeline.cutout import FILL, cut_out
+from pipeline.cutout import FILL, _step, cut_out, matte
 from render.errors import InputError
 
 SIZE = 400
@@ -76,6 +79,62 @@ def test_a_soft_shadow_is_not_object():
 
 def test_a_grey_object_on_white_is_no_shadow():
     assert overlap(cut_out(scene(white(), fill=(150, 150, 150)).convert("RGBA")).image) > 0.95
+
+
+BEIGE = (201, 183, 154)
+
+
+def faint_stem(*, damage: str, shadow: bool = True) -> tuple[Image.Image, np.ndarray]:
+    """A red cap on a stem that differs from the background by 3 Lab units at its top and 8 at its foot,
+    standing in a soft shadow; and the true mask."""
+    y, x = np.mgrid[0:SIZE, 0:SIZE].astype(np.float32) + 0.5
+    stem = (np.abs(x - 200) < 40 + 0.1 * (y - 180)) & (y > 170) & (y < 330)
+    cap = ((x - 200) / 130) ** 2 + ((y - 180) / 90) ** 2 < 1
+    cap &= y < 190
+    pixels = np.broadcast_to(np.array(BEIGE, np.float32), (SIZE, SIZE, 3)).copy()
+    if shadow:
+        pixels *= (1 - 0.4 * np.exp(-(((x - 200) / 90) ** 2) - ((y - 330) / 35) ** 2))[..., None]
+    pixels[stem] = np.array((196, 185, 150)) + (y[stem, None] - 190) / 140 * np.array((16, 20, 22))
+    pixels[cap] = (200, 40, 40)
+    if damage == "noise":
+        pixels += np.random.default_rng(0).normal(0, 2, pixels.shape)
+    image = Image.fromarray(np.clip(pixels + 0.5, 0, 255).astype(np.uint8))
+    if damage == "jpeg":
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=75)
+        image = Image.open(file)
+    return image.convert("RGBA"), stem | cap
+
+
+@pytest.mark.parametrize("damage", ["none", "noise", "jpeg"])
+def test_a_part_of_hardly_another_colour_than_the_background_is_kept_and_its_shadow_is_not(damage):
+    image, truth = faint_stem(damage=damage)
+    alpha = matte(image)[1]
+    assert np.minimum(alpha, truth).sum() / np.maximum(alpha, truth).sum() > 0.95
+    stem = truth[200:325]
+    assert alpha[200:325][stem].mean() > 0.95
+
+
+def test_a_faint_shadow_alone_is_no_part_of_the_object():
+    with_shadow, truth = faint_stem(damage="none")
+    without, _ = faint_stem(damage="none", shadow=False)
+    assert np.abs(matte(with_shadow)[1] - matte(without)[1])[~truth].mean() < 5e-3  # a rim
+
+
+def test_the_sample_mushroom_keeps_its_beige_stem_on_beige():
+    path = Path(__file__).parents[2] / "assets" / "samples" / "mushroom.png"
+    alpha = matte(Image.open(path).convert("RGBA"))[1]
+    assert alpha[252:430, 215:290].mean() > 0.99  # the stem
+    assert alpha[470:].max() == 0  # its shadow
+    assert alpha[260:430, :170].max() == alpha[260:430, 345:].max() == 0
+
+
+def test_a_step_has_its_own_height_and_a_ramp_has_none():
+    ramp = np.repeat(np.arange(60, dtype=np.float32)[None, :, None], 50, 0) * 3.0
+    step = np.where(np.arange(60) < 30, 0.0, 5.0).astype(np.float32)[None, :, None].repeat(50, 0)
+    assert _step(ramp, 2)[6:-6, 6:-6].max() == pytest.approx(0, abs=1e-4)
+    assert _step(step, 2).max() == pytest.approx(5)
+    assert _step(step, 2)[:, 35:].max() == 0
 
 
 def test_edges_carry_the_colour_of_the_object_not_of_the_background():

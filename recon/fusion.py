@@ -10,6 +10,9 @@ The volume joins two kinds of evidence:
   with projective association. Unlike a truncated distance averaged along the
   viewing rays, it does not thicken a blade whose two sides are seen by different
   cameras, because the nearer side decides.
+* The other side of a thin part is blended by itself. Where the two leave less than
+  a sample's spacing between them, as a sheet without thickness does, they are moved
+  apart by a little more than that, so that leaves and capes are neither lost nor frayed.
 
 The volume's border is outside by construction, so its zero set is closed.
 """
@@ -23,11 +26,14 @@ import numba
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import binary_closing, distance_transform_edt
 
 from recon.topology import overused_vertices
 from render.cameras import Cameras, orbit_cameras
 from render.gbuffer import GBuffer
+
+LEAST_VOXELS = 1.3
+"""Thickness of sheets. Thinner ones get pinholes, thicker ones lose overlap with the silhouettes."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +167,33 @@ def _bounds(
                     hit[i, j, k] = 1
 
 
+@numba.njit(cache=True, inline="always")
+@no_type_check
+def _between(picture: NDArray[np.float32], x: float, y: float) -> float:
+    """Bilinear value of a picture at (x, y), in pixels from the centre of the first."""
+    height, width = picture.shape
+    x, y = min(max(x, 0.0), width - 1.001), min(max(y, 0.0), height - 1.001)
+    u, v = int(x), int(y)
+    tx, ty = x - u, y - v
+    above = (1 - tx) * picture[v, u] + tx * picture[v, u + 1]
+    below = (1 - tx) * picture[v + 1, u] + tx * picture[v + 1, u + 1]
+    return (1 - ty) * above + ty * below
+
+
+@numba.njit(cache=True, inline="always")
+@no_type_check
+def _nearest_around(depth: NDArray[np.float32], x: float, y: float) -> float:
+    """Least depth of the four pixels around (x, y), without the background's."""
+    height, width = depth.shape
+    u, v = min(max(int(np.floor(x)), 0), width - 2), min(max(int(np.floor(y)), 0), height - 2)
+    nearest = np.inf
+    for j in range(2):
+        for i in range(2):
+            if 0.0 < depth[v + j, u + i] < nearest:
+                nearest = depth[v + j, u + i]
+    return nearest
+
+
 @numba.njit(cache=True, parallel=True, error_model="numpy")
 @no_type_check
 def _fuse(
@@ -168,6 +201,7 @@ def _fuse(
     voxel: float,
     kernel: float,
     margin: float,
+    least: float,
     votes_needed: int,
     w2c: NDArray[np.float32],
     intrinsics: NDArray[np.float32],
@@ -182,7 +216,12 @@ def _fuse(
     inverse_kernel = 1.0 / kernel
     # Constant pull towards the carved label: decides only where no pixel's plane is near.
     prior = 0.02
+    # Two sides that overlap by less than this are a sheet; by more, walls with a gap between them.
+    gap = 0.6 * voxel
     for i in numba.prange(nx):
+        weights = np.empty(count, np.float32)
+        planes = np.empty(count, np.float32)
+        normals = np.empty((count, 3), np.float32)
         for j in range(ny):
             for k in range(nz):
                 if i == 0 or j == 0 or k == 0 or i == nx - 1 or j == ny - 1 or k == nz - 1:
@@ -191,8 +230,10 @@ def _fuse(
                 x, y, z = origin[0] + i * voxel, origin[1] + j * voxel, origin[2] + k * voxel
                 votes = 0
                 far_votes = 0
-                weight_sum = 0.0
-                value_sum = 0.0
+                near_pixels = 0
+                nearest = 0
+                # How far the sample lies outside of the two silhouettes that it is farthest from.
+                outside_first = outside_second = -kernel
                 for c in range(count):
                     m = w2c[c]
                     cx = m[0, 0] * x + m[0, 1] * y + m[0, 2] * z + m[0, 3]
@@ -207,6 +248,10 @@ def _fuse(
                     if u < 0 or v < 0 or u >= width or v >= height:
                         continue  # a picture says nothing of what is beside it
                     beside = outside_px[c, v, u] / fx
+                    if beside > -2.0 * margin:
+                        outside = _between(outside_px[c], px - 0.5, py - 0.5) / fx
+                        outside_second = max(outside_second, min(outside_first, outside))
+                        outside_first = max(outside_first, outside)
                     if beside > margin:
                         votes += 1
                         if beside > 2.5 * margin:
@@ -230,7 +275,9 @@ def _fuse(
                     plane = n0 * ox + n1 * oy + n2 * ahead
                     if ahead > margin and plane > 0.5 * margin:
                         votes += 1
-                        if ahead > 3.0 * margin and plane > 1.5 * margin:
+                        far = ahead > 3.0 * margin and plane > 1.5 * margin
+                        # A pixel may look past the edge of a sheet that the sample lies on.
+                        if far and _nearest_around(depth[c], px - 0.5, py - 0.5) - cz > 3.0 * margin:
                             far_votes += 1
                             if far_votes >= votes_needed:
                                 break
@@ -240,15 +287,39 @@ def _fuse(
                         inverse_kernel * inverse_kernel
                     )
                     if near < 9.0:
-                        weight = n2 * np.exp(-near)
-                        weight_sum += weight
-                        value_sum += weight * plane
-                label = kernel if votes >= votes_needed else -kernel
+                        weights[near_pixels] = n2 * np.exp(-near)
+                        planes[near_pixels] = plane
+                        normals[near_pixels] = n
+                        if weights[near_pixels] > weights[nearest]:
+                            nearest = near_pixels
+                        near_pixels += 1
                 if far_votes >= votes_needed:
                     values[i, j, k] = kernel
-                else:
-                    value = (value_sum + prior * label) / (weight_sum + prior)
-                    values[i, j, k] = min(max(value, -kernel), kernel)
+                    continue
+                this_weight, this = prior, prior * (kernel if votes >= votes_needed else -kernel)
+                other_weight, other, opposed = 0.0, 0.0, 0.0
+                n = normals[nearest]
+                for p in range(near_pixels):
+                    alike = n[0] * normals[p, 0] + n[1] * normals[p, 1] + n[2] * normals[p, 2]
+                    if alike > -0.5:
+                        this_weight += weights[p]
+                        this += weights[p] * planes[p]
+                    else:
+                        other_weight += weights[p]
+                        other += weights[p] * planes[p]
+                        opposed += weights[p] * alike
+                value = this / this_weight
+                if other_weight > 0.02:
+                    other /= other_weight
+                    thickness = -(value + other)
+                    if thickness < -gap:
+                        value = min(value, other)
+                    else:
+                        # Not where a wedge tapers off, which is as sharp as the silhouettes say.
+                        thin = 0.5 * least if opposed < -0.9 * other_weight else 0.0
+                        value = max(value, other) - max(0.0, thin - 0.5 * thickness)
+                        value = max(value, outside_second - thin)
+                values[i, j, k] = min(max(value, -kernel), kernel)
 
 
 def fuse(
@@ -272,6 +343,7 @@ def fuse(
         voxel,
         kernel_px * unit,
         margin_px * unit,
+        LEAST_VOXELS * voxel,
         votes,
         maps.w2c,
         maps.intrinsics,
@@ -281,6 +353,9 @@ def fuse(
         maps.outside_px,
         values,
     )
+    # Pinholes in sheets: gaps of one sample between solid ones.
+    solid = values < 0
+    values[binary_closing(solid) & ~solid] = -0.3 * voxel
     return Volume(values, origin, voxel)
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 import trimesh
 
-from recon.fusion import depth_maps
+from recon.fusion import LEAST_VOXELS, depth_maps, survey_cameras
 from recon.inspect import inspect
+from recon.projection import raycasting_scene
 from recon.surface import (
     Method,
     SurfaceConfig,
@@ -68,6 +69,33 @@ def test_noise_in_depth_does_not_open_the_surface(method: Method) -> None:
     assert found.watertight
     assert found.manifold
     assert found.volume == pytest.approx(0.48, rel=0.1)
+
+
+def test_an_open_sheet_is_whole_where_it_is_and_as_thin_as_samples_allow() -> None:
+    around = np.linspace(-1.2, 1.2, 25)
+    along = np.linspace(-0.6, 0.6, 25)
+    points = np.array([[0.7 * np.sin(a), y, 0.7 * np.cos(a) - 0.5] for a in around for y in along])
+    corner = (np.arange(24)[:, None] * 25 + np.arange(24)).reshape(-1, 1)
+    faces = (corner[:, None] + np.array([[0, 1, 25], [1, 26, 25]])).reshape(-1, 3)
+    sheet = trimesh.Trimesh(points, faces, process=False)
+    sheet.apply_transform(trimesh.transformations.euler_matrix(0.5, 0.3, 0.2))
+    # Seen from both sides: once more, turned over, just behind.
+    back = trimesh.Trimesh(sheet.vertices - 1e-4 * sheet.vertex_normals, faces[:, ::-1], process=False)
+    field = MeshField(trimesh.util.concatenate([sheet, back]))
+    cameras = survey_cameras(128)
+    mesh = extract_surface(
+        None, ViewSet(cameras, field.render(cameras)), SurfaceConfig(method="tsdf", **SMALL)
+    )
+    found = inspect(mesh)
+    assert found.watertight
+    assert found.manifold
+    assert (found.components, found.genus) == (1, 0)
+    voxel = 0.01826  # of 400,000 around this one
+    assert found.volume / (found.surface_area / 2) == pytest.approx(LEAST_VOXELS * voxel, rel=0.1)
+    points = trimesh.sample.sample_surface(sheet, 20_000, seed=0)[0].astype(np.float32)
+    made = raycasting_scene(mesh.vertices, mesh.faces)
+    # Two cameras see a corner so much from its edge that no pixel shows it.
+    assert (made.compute_distance(points).numpy() > voxel).mean() < 0.004
 
 
 def test_the_same_field_gives_the_same_vertices() -> None:

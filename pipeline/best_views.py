@@ -59,6 +59,7 @@ def best_views(
             generator=stage_generator(seed, f"views-{k}" if k else "views"),
             start=best.views if best is not None and k >= config.candidates else None,
             start_level=config.redraw_level,
+            mean_level=config.mean_level_for(prompt),
             progress=part_of(progress, k / total, (k + 1) / total),
         ).to("cpu")
         found = view_consistency(views)

@@ -35,8 +35,11 @@ class ViewsConfig:
     size_px: int = 128
     num_inference_steps: int = 25
     guidance_scale: float = 2.0
-    picture_guidance_scale: float = 1.0
-    """Where the prompt is a picture alone: 1, which is no guidance and half the work, is as good there."""
+    picture_guidance_scale: float = 2.0
+    """Where the prompt is a picture alone."""
+    picture_start_level: float = 0.8
+    """Where the prompt is a picture alone: views begin at this noise level from the mean of all that the
+    picture allows; 1 begins from nothing but noise."""
     candidates: int = 1
     """How many sets of views are drawn; the one that agrees best with itself and the prompt is kept."""
     likeness_weight: float = 2.0
@@ -71,10 +74,15 @@ class ViewsConfig:
         _check("redraw_level", self.redraw_level, 0.0, 1.0)
         _check("guidance_scale", self.guidance_scale, 0.0, 50.0)
         _check("picture_guidance_scale", self.picture_guidance_scale, 0.0, 50.0)
+        _check("picture_start_level", self.picture_start_level, 0.0, 1.0)
 
     def guidance_for(self, prompt: Prompt) -> float:
         """The guidance scale for a prompt."""
         return self.guidance_scale if prompt.text else self.picture_guidance_scale
+
+    def mean_level_for(self, prompt: Prompt) -> float:
+        """The noise level at which views begin from the mean; 1: from noise alone."""
+        return 1.0 if prompt.text else self.picture_start_level
 
 
 @dataclass(frozen=True)

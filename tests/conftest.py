@@ -100,6 +100,7 @@ class BarrelPipeline:
         self.started: list[bool] = []
         """Of every call: whether views were drawn again."""
         self.guidance: list[float] = []
+        self.mean_levels: list[float] = []
         self.likes: Callable[[ViewSet], float] | None = None
 
     def __call__(
@@ -112,11 +113,13 @@ class BarrelPipeline:
         generator: torch.Generator,
         start: ViewSet | None = None,
         start_level: float = 1.0,
+        mean_level: float = 1.0,
         progress: Progress = silent,
     ) -> ViewSet:
         self.calls += 1
         self.started.append(start is not None)
         self.guidance.append(guidance_scale)
+        self.mean_levels.append(mean_level)
         for step in range(num_inference_steps):
             progress(step / num_inference_steps)
         return barrel_views(cameras, self.jitter, generator)

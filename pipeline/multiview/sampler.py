@@ -132,14 +132,26 @@ class ViewSampler:
         rays: Float[Tensor, "v n f"],
         conditioning: Conditioning,
         guidance_scale: float,
+        lifted: Lifted | None = None,
     ) -> Float[Tensor, "v c h w"]:
-        """Guided velocity `uncond + s * (cond - uncond)` of all views, fp32."""
-        dtype = self.transformer.dtype
-        x, level, camera = noisy[None].to(dtype), sigma[None], rays[None].to(dtype)
-        conditional = self.transformer(x, level, camera, conditioning.conditional).float()[0]
+        """Guided velocity `uncond + s * (cond - uncond)` of all views, fp32.
+
+        A picture's lifted view is part of the condition: it stands beside the views there, clean.
+        """
+
+        def predicted(context: tuple[Tensor, Tensor], beside: Lifted | None) -> Tensor:
+            x, level, camera = noisy, sigma, rays
+            if beside is not None:
+                x, camera = torch.cat([x, beside.latents]), torch.cat([camera, beside.rays])
+                level = torch.cat([level, level.new_zeros(1)])
+            dtype = self.transformer.dtype
+            found = self.transformer(x[None].to(dtype), level[None], camera[None].to(dtype), context)
+            return found.float()[0, : len(noisy)]
+
+        conditional = predicted(conditioning.conditional, lifted)
         if guidance_scale == 1:
             return conditional
-        unconditional = self.transformer(x, level, camera, conditioning.unconditional).float()[0]
+        unconditional = predicted(conditioning.unconditional, None)
         return unconditional + guidance_scale * (conditional - unconditional)
 
     def encode_views(self, gbuffer: GBuffer, cameras: Cameras) -> Float[Tensor, "C c h w"]:
@@ -168,6 +180,7 @@ class ViewSampler:
         generator: torch.Generator | None = None,
         start: ViewSet | None = None,
         start_level: float = 1.0,
+        mean_level: float = 1.0,
         progress: Progress = silent,
     ) -> ViewSet:
         """Draw the views. `cameras` are orthographic, with sides that are multiples of 16 pixels.
@@ -175,6 +188,10 @@ class ViewSampler:
         With `start`, views from the same cameras are drawn again: they get noise up to `start_level`, and
         the steps below that level are taken. Errors that steps before have heaped up shrink so (restart
         sampling, arXiv:2306.14878).
+
+        With `mean_level` below 1, the first prediction from nothing but noise, which is the mean of all views
+        that fit the prompt, gets noise up to that level, and the steps below it are taken: nearer to what is
+        likely, and less different from seed to seed.
         """
         if cameras.projection != "orthographic":
             raise ValueError("generated views are orthographic")
@@ -193,23 +210,25 @@ class ViewSampler:
 
         steps = itertools.count()
         lifted = self.lifted(prompt, cameras.height) if cameras.height == cameras.width else None
-        if lifted is not None:
-            rays = torch.cat([rays, lifted.rays])
 
         def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
             level = sigma.to(latents).expand(len(cameras))
-            if lifted is not None:
-                latents = torch.cat([latents, lifted.latents])
-                level = torch.cat([level, level.new_zeros(1)])
             turn = conditioning.turn(next(steps))
-            return self.velocity(latents, level, rays, turn, guidance_scale)[: len(cameras)]
+            return self.velocity(latents, level, rays, turn, guidance_scale, lifted)
+
+        sigmas = self.sigmas(num_inference_steps).to(device)
+
+        def renoised(clean: Tensor, level: float, noise: Tensor) -> tuple[int, Tensor]:
+            begin = int((sigmas[:-1] > level).sum())
+            return begin, (1 - sigmas[begin]) * clean + sigmas[begin] * noise
 
         begin, latents = 0, noise
         if start is not None:
-            sigmas = self.sigmas(num_inference_steps)
-            begin = int((sigmas[:-1] > start_level).sum())
             given = self.encode_views(start.gbuffer.to(device), cameras)
-            latents = (1 - sigmas[begin]) * given + sigmas[begin] * noise
+            begin, latents = renoised(given, start_level, noise)
+        elif mean_level < 1:
+            mean = noise - velocity(noise, sigmas[0])
+            begin, latents = renoised(mean, mean_level, torch.randn(shape, generator=generator).to(device))
         latents = self.integrate(latents, num_inference_steps, velocity, progress, begin)
         views = ViewSet(cameras.to("cpu"), binary_coverage(self.decode_views(latents, cameras).to("cpu")))
         progress(1.0)

@@ -87,13 +87,17 @@ def test_what_fits_the_prompt_is_preferred_to_what_agrees(tmp_path: Path) -> Non
     assert chosen.consistency.score == pytest.approx(max(plain.scores))
 
 
-def test_a_picture_alone_needs_no_guidance() -> None:
+def test_a_picture_alone_has_its_own_guidance_and_begins_from_the_mean() -> None:
     picture = Image.new("RGBA", (8, 8), "red")
-    config = ViewsConfig(size_px=64, num_inference_steps=1, guidance_scale=2.5, picture_guidance_scale=1.5)
+    config = ViewsConfig(
+        size_px=64, num_inference_steps=1, guidance_scale=2.5, picture_guidance_scale=1.5,
+        picture_start_level=0.7,
+    )  # fmt: skip
     model = BarrelPipeline()
     for prompt in (Prompt("a barrel"), Prompt("", picture), Prompt("a barrel", picture)):
         best_views(model, prompt, config, 0)
     assert model.guidance == [2.5, 1.5, 2.5]
+    assert model.mean_levels == [1.0, 0.7, 1.0]
 
 
 def test_candidates_are_a_few() -> None:

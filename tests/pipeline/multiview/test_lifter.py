@@ -101,3 +101,10 @@ def test_the_sampler_draws_beside_the_lifted_view() -> None:
     assert not torch.equal(draw(), plain)
     assert torch.equal(draw(), draw())
     assert pipeline.lifted(Prompt("a barrel"), 64) is None
+    # It is part of the condition: guidance leads away from what is drawn without it.
+    noisy, conditioning = torch.randn(len(CAMERAS), 16, 8, 8), pipeline.condition(prompt)
+    rest = torch.full((len(CAMERAS),), 0.5), pipeline.rays(CAMERAS), conditioning
+    with torch.no_grad():
+        for scale, alike in ((0.0, True), (1.0, False)):
+            beside, without = (pipeline.velocity(noisy, *rest, scale, given) for given in (lifted, None))
+            assert torch.equal(beside, without) == alike

@@ -225,3 +225,25 @@ def test_views_are_drawn_again_from_the_level_that_is_asked_for(pipeline: MultiV
         del pipeline.velocity
     assert calls == pytest.approx([float(level) for level in levels[:-1] if level <= 0.7])
     assert len(calls) < 8
+
+
+def test_begun_from_the_mean_only_the_steps_below_its_level_follow(pipeline: MultiViewPipeline) -> None:
+    seen: list[tuple[float, torch.Tensor]] = []
+
+    def velocity(noisy: torch.Tensor, sigma: torch.Tensor, *rest: object) -> torch.Tensor:
+        seen.append((float(sigma[0]), noisy))
+        return noisy - 0.25 if len(seen) == 1 else torch.zeros_like(noisy)
+
+    pipeline.velocity = velocity  # type: ignore[method-assign, assignment]
+    try:
+        pipeline(Prompt("a barrel"), CAMERAS, num_inference_steps=8, guidance_scale=1.0,
+                 generator=torch.Generator().manual_seed(2), mean_level=0.7)  # fmt: skip
+    finally:
+        del pipeline.velocity
+    below = [float(level) for level in pipeline.sigmas(8)[:-1] if level <= 0.7]
+    assert [level for level, _ in seen] == pytest.approx([1.0, *below])
+    # What was predicted first, 0.25 everywhere, with that much noise.
+    begun = seen[1][1]
+    assert float(begun.mean()) == pytest.approx((1 - below[0]) * 0.25, abs=0.03)
+    assert float(begun.std()) == pytest.approx(below[0], rel=0.05)
+    assert not torch.allclose(begun, (1 - below[0]) * 0.25 + below[0] * seen[0][1])

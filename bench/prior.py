@@ -143,7 +143,9 @@ def main() -> None:
         props=props,
         pipeline=pipeline,
         sampler=Sampler(
-            pipeline, Sampling(revision, steps, config.picture_guidance_scale), arguments.out / "samples"
+            pipeline,
+            Sampling(revision, steps, config.picture_guidance_scale, config.picture_start_level),
+            arguments.out / "samples",
         ),
         judge=load_judge(arguments.props, props, progress=progress),
         config=config,

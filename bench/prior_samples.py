@@ -45,6 +45,7 @@ class Sampling:
     """Of the model's weights."""
     num_inference_steps: int
     guidance_scale: float
+    mean_level: float = 1.0
 
 
 @dataclass
@@ -67,10 +68,11 @@ class Sampler:
                 cameras,
                 num_inference_steps=sampling.num_inference_steps,
                 guidance_scale=sampling.guidance_scale,
+                mean_level=sampling.mean_level,
                 generator=stage_generator(seed, "views"),
             )
 
-        how = [sampling.num_inference_steps, sampling.guidance_scale]
+        how = [sampling.num_inference_steps, sampling.guidance_scale, sampling.mean_level]
         return self._kept(self._key(prompt, cameras, seed, how), cameras, draw)
 
     def best(self, prompt: Prompt, config: ViewsConfig, seed: int) -> ViewSet:
@@ -78,7 +80,7 @@ class Sampler:
         cameras = view_cameras(config)
         how = [
             config.num_inference_steps, config.guidance_for(prompt), config.candidates, config.redraws,
-            config.redraw_level, config.likeness_weight,
+            config.redraw_level, config.likeness_weight, config.mean_level_for(prompt),
         ]  # fmt: skip
         return self._kept(
             self._key(prompt, cameras, seed, how),

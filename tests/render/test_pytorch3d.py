@@ -45,10 +45,12 @@ def rasterize_with_pytorch3d(vertices: np.ndarray, faces: np.ndarray, cameras: C
     hit = face[..., 0] >= 0
     # Faces are numbered on through the batch.
     first = torch.arange(count)[:, None, None] * len(faces)
+    # Its areas have 1e-8 added, which a small triangle's coordinates show: they fall short of 1 together.
+    whole = barycentric[..., 0, :].sum(-1)
     return Fragments(
         torch.where(hit, face[..., 0] - first, -1).int().numpy(),
-        torch.where(hit[..., None], barycentric[..., 0, :], 0.0).numpy(),
-        torch.where(hit, zbuf[..., 0], 0.0).numpy(),
+        torch.where(hit[..., None], barycentric[..., 0, :] / whole[..., None], 0.0).numpy(),
+        torch.where(hit, zbuf[..., 0] / whole, 0.0).numpy(),
     )
 
 

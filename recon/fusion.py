@@ -216,7 +216,7 @@ def _fuse(
     inverse_kernel = 1.0 / kernel
     # Constant pull towards the carved label: decides only where no pixel's plane is near.
     prior = 0.02
-    # Two sides that overlap by less than this are a sheet; by more, walls with a gap between them.
+    # Two sides are one part, if only a sheet, unless there is more than this between them.
     gap = 0.6 * voxel
     for i in numba.prange(nx):
         weights = np.empty(count, np.float32)

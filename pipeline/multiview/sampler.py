@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
 from safetensors import SafetensorError
@@ -70,6 +71,8 @@ class Lifted:
 
     latents: Float[Tensor, "1 c h w"]
     rays: Float[Tensor, "1 n f"]
+    known: Float[Tensor, "v n k"] | None = None
+    """What it shows from the cameras of the views that are drawn, for a transformer that reads that."""
 
 
 class ViewSampler:
@@ -115,15 +118,24 @@ class ViewSampler:
         return Conditioning(first, self.transformer.context(text[1:], None), tuple(others))
 
     @torch.no_grad()
-    def lifted(self, prompt: Prompt, size_px: int) -> Lifted | None:
-        """The view that the prompt's first picture is nearly one of; None without a picture or a lifter."""
+    def lifted(self, prompt: Prompt, cameras: Cameras) -> Lifted | None:
+        """The view that the prompt's first picture is nearly one of, beside square views from `cameras`; None
+        without a picture or a lifter."""
         if self.lifter is None or not prompt.pictures:
             return None
+        size_px = cameras.height
         picture = reference_tensor(prompt.pictures[0], size_px).to(self.transformer.device)
         framing = self.lifter.framing(picture)
         latents = self.lifter(picture, framing)
         elevation = torch.rad2deg(Framing.from_tensor(framing).elevation_rad).item()
-        return Lifted(latents, self.rays(orbit_cameras([0.0], [elevation], size_px).to(latents.device)))
+        front = orbit_cameras([0.0], [elevation], size_px).to(latents.device)
+        known = None
+        if self.transformer.known_mlp is not None:
+            from pipeline.multiview.reprojection import carried_views, known_features
+
+            found = carried_views(self._decoded(latents), front, cameras)
+            known = known_features(self.autoencoder, *found)
+        return Lifted(latents, self.rays(front), known)
 
     def velocity(
         self,
@@ -140,12 +152,14 @@ class ViewSampler:
         """
 
         def predicted(context: tuple[Tensor, Tensor], beside: Lifted | None) -> Tensor:
-            x, level, camera = noisy, sigma, rays
+            dtype = self.transformer.dtype
+            x, level, camera, known = noisy, sigma, rays, None
             if beside is not None:
                 x, camera = torch.cat([x, beside.latents]), torch.cat([camera, beside.rays])
                 level = torch.cat([level, level.new_zeros(1)])
-            dtype = self.transformer.dtype
-            found = self.transformer(x[None].to(dtype), level[None], camera[None].to(dtype), context)
+                if beside.known is not None:
+                    known = F.pad(beside.known, (0, 0, 0, 0, 0, 1))[None].to(dtype)
+            found = self.transformer(x[None].to(dtype), level[None], camera[None].to(dtype), context, known)
             return found.float()[0, : len(noisy)]
 
         conditional = predicted(conditioning.conditional, lifted)
@@ -161,8 +175,12 @@ class ViewSampler:
 
     def decode_views(self, latents: Float[Tensor, "C c h w"], cameras: Cameras) -> GBuffer:
         """G-buffers of latents; differentiable."""
+        return decode_gbuffer(self._decoded(latents), cameras)
+
+    def _decoded(self, latents: Float[Tensor, "C c h w"]) -> Float[Tensor, "C 10 H W"]:
+        """Network images of latents, fp32."""
         latents = latents.to(self.autoencoder.dtype).contiguous(memory_format=torch.channels_last)
-        return decode_gbuffer(self.autoencoder.decode(latents).float(), cameras)
+        return self.autoencoder.decode(latents).float()
 
     def rays(self, cameras: Cameras) -> Float[Tensor, "C n f"]:
         """The transformer's camera features."""
@@ -209,7 +227,7 @@ class ViewSampler:
         noise = torch.randn(shape, generator=generator).to(device)
 
         steps = itertools.count()
-        lifted = self.lifted(prompt, cameras.height) if cameras.height == cameras.width else None
+        lifted = self.lifted(prompt, cameras) if cameras.height == cameras.width else None
 
         def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
             level = sigma.to(latents).expand(len(cameras))

@@ -31,6 +31,9 @@ PATCH = 2
 _FOURIER_BANDS = 4
 _AXES = 9
 _RAY_FEATURES = _AXES + 5 * (1 + 2 * _FOURIER_BANDS)
+MAPS, MAP_CELL = 8, 4
+"""Maps of what other views leave possible (`reprojection`), and the pixels of the sides of their cells."""
+_MAP_FEATURES = MAPS * (8 * PATCH // MAP_CELL) ** 2
 
 
 def ray_features(cameras: Cameras, rows: int, columns: int) -> Float[Tensor, "C n f"]:
@@ -259,7 +262,9 @@ class TransformerNetwork(nn.Module):
         mlp_ratio: int = 4,
         text_width: int = 384,
         reference_depth: int = 2,
+        reprojection: bool = False,
     ) -> None:
+        """With `reprojection`, it reads what finished views show from the noisy ones' cameras."""
         super().__init__()
         self.latent_channels = latent_channels
         self.patch_in = nn.Linear(latent_channels * PATCH * PATCH, width)
@@ -270,6 +275,13 @@ class TransformerNetwork(nn.Module):
         nn.init.zeros_(to_condition.weight)
         nn.init.zeros_(to_condition.bias)
         self.camera_mlp = nn.Sequential(nn.Linear(5 * _AXES, width), nn.SiLU(), to_condition)
+        # Without biases: where nothing is known, nothing is added.
+        self.known_mlp = None
+        if reprojection:
+            features = latent_channels * PATCH * PATCH + _MAP_FEATURES
+            last = nn.Linear(width, width, bias=False)
+            nn.init.zeros_(last.weight)
+            self.known_mlp = nn.Sequential(nn.Linear(features, width, bias=False), nn.SiLU(), last)
         self.noise_mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
         self.text_in = nn.Linear(text_width, width)
         self.text_pooled = nn.Linear(text_width, width)
@@ -317,13 +329,20 @@ class TransformerNetwork(nn.Module):
         sigma: Float[Tensor, "b v"],
         rays: Float[Tensor, "b v n f"],
         context: tuple[Float[Tensor, "b m e"], Float[Tensor, "b e"]],
+        known: Float[Tensor, "b v n k"] | None = None,
     ) -> Float[Tensor, "b v c h w"]:
-        """Velocity of each view's latents at its own noise level. `rays` is `ray_features` of each view."""
+        """Velocity of each view's latents at its own noise level.
+
+        `rays` is `ray_features` of each view, `known` is `reprojection.known_features`, zero where nothing
+        is known.
+        """
         b, v, c, h, w = latents.shape
         tokens, pooled = context
         rows, columns = h // PATCH, w // PATCH
         patches = latents.view(b, v, c, rows, PATCH, columns, PATCH).permute(0, 1, 3, 5, 2, 4, 6)
         x = self.patch_in(patches.reshape(b, v, rows * columns, c * PATCH * PATCH)) + self.ray_mlp(rays)
+        if self.known_mlp is not None and known is not None:
+            x = x + self.known_mlp(known)
         level = self.noise_mlp(noise_level_features(sigma, 256).to(x.dtype))
         camera = self.camera_mlp(camera_features(rays[:, :, 0, :_AXES]))
         condition = F.silu(level + camera + pooled[:, None])

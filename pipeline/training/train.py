@@ -90,6 +90,7 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
         out,
         config.transformer,
         where,
+        autoencoder=out / "autoencoder",
         lifter=out / "lifter",
         start_from=start and start / "transformer",
     )

@@ -10,8 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipeline.multiview.autoencoder import GBufferAutoencoder
 from pipeline.multiview.sampler import load
 from pipeline.multiview.transformer import MultiViewTransformer
+from pipeline.training.known_views import known_views
 from pipeline.training.train import run
 from pipeline.training.train_transformer import (
     Batch,
@@ -19,6 +21,8 @@ from pipeline.training.train_transformer import (
     draw_noise_levels,
     flow_matching_loss,
     rays_of,
+    started_from,
+    told,
 )
 from pipeline.training.weights import MasterWeights, warmup_cosine
 from render.errors import InputError
@@ -111,6 +115,35 @@ def test_a_lifted_view_stands_beside_the_others_and_takes_no_part_in_the_loss() 
         given, level = torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.5, 0.5, 0.0]])
         expected = flow_matching_loss(model, three, level, given, longer, torch.float32)
     torch.testing.assert_close(loss, expected)
+
+
+def test_clean_views_tell_the_noisy_ones_and_the_lifted_view_where_there_are_none() -> None:
+    autoencoder = GBufferAutoencoder(widths=(16, 16, 16)).eval()
+    latents = torch.randn(3, 2, 16, 8, 8)
+    poses = torch.tensor([[0.0, 15.0], [90.0, 15.0], [0.0, 20.0]]).expand(3, 3, 2)
+    batch = Batch(latents, latents, latents, latents, None, lifted=latents[:, :1] + 1, poses=poses)
+    clean = torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.0, 1.0]])
+    found = told(autoencoder, batch, clean, torch.tensor([1.0, 1.0, 0.0]))
+    assert found is not None
+    assert found.shape[:2] == (3, 3)
+    known = found.abs().sum((2, 3)) > 0
+    assert known.tolist() == [[True, False, False], [True, True, False], [False] * 3]
+    alone = known_views(autoencoder, latents[:1], poses[:1, :2].numpy(), 1 - clean[:1], clean[:1])
+    assert alone is not None
+    torch.testing.assert_close(found[0, 0], alone[0, 0])
+    assert told(None, batch, clean, torch.ones(3)) is None
+    assert told(autoencoder, batch, clean, torch.zeros(3)) is None
+
+
+def test_a_model_without_reprojection_is_trained_on_with_it(tmp_path: Path) -> None:
+    model = MultiViewTransformer(width=32, depth=2, heads=2, reference_depth=1)
+    model.half().save_pretrained(tmp_path / "saved")
+    more = started_from(tmp_path / "saved", reprojection=True)
+    assert more.config.reprojection
+    assert more.dtype == torch.float32
+    assert more.known_mlp is not None
+    assert more.known_mlp[2].weight.abs().max() == 0
+    torch.testing.assert_close(more.ray_mlp[0].weight, model.ray_mlp[0].weight.float())
 
 
 def test_turning_the_world_with_the_reference_changes_rays_only_by_azimuth() -> None:

@@ -1,12 +1,16 @@
 """Differentiable splat rasterisation: the public function and its autograd node.
 
-On the CPU the numba kernels run; elsewhere the torch reference does, slower.
-Results are bit-identical from run to run and for any number of threads.
+On the CPU the numba kernels run, with results that are bit-identical from run to run
+and for any number of threads. CUDA tensors are drawn by gsplat where it is installed
+(`gsplat_backend` says how its images differ), else, slower, by the torch reference, as
+those of other devices are.
 """
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -16,8 +20,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from render.cameras import Cameras
+from render.splats import gsplat_backend
 from render.splats.constants import LOW_PASS_PX2, TILE_PX
 from render.splats.reference import rasterize_reference
+
+Backend = Literal["auto", "numba", "torch", "gsplat"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,7 @@ def rasterize_splats(
     cameras: Cameras,
     *,
     low_pass_px2: float = LOW_PASS_PX2,
-    backend: Literal["auto", "numba", "torch"] = "auto",
+    backend: Backend = "auto",
 ) -> SplatImages:
     """Composite Gaussians front to back in every camera.
 
@@ -50,20 +57,51 @@ def rasterize_splats(
     Gaussian's own axes in world units (0 is allowed: a flat Gaussian has
     `scales[:, 2] = 0`), `opacities` in [0, 1]. Sorted by the depth of the centres,
     ties by index. Gaussians nearer than `constants.NEAR` are left out. All five
-    tensors are differentiable; cameras are not.
+    tensors are differentiable; cameras are not. `numba` and `gsplat` compute in
+    float32, `torch` in the tensors' own type.
+
+    `auto` is `numba` on the CPU, `gsplat` on CUDA, `torch` on other devices and where
+    gsplat cannot be used, which a `RuntimeWarning` says once. To ask for `gsplat` where
+    it cannot be used is an `InputError`.
     """
     count = len(means)
     shapes = [tuple(t.shape) for t in (means, quats, scales, opacities)]
     if shapes != [(count, 3), (count, 4), (count, 3), (count,)] or len(channels) != count:
         raise ValueError(f"shapes of splats disagree: {shapes}, channels {tuple(channels.shape)}")
-    if backend == "torch" or (backend == "auto" and means.device.type != "cpu"):
-        outputs = rasterize_reference(means, quats, scales, opacities, channels, cameras, low_pass_px2)
-    else:
-        outputs = _Rasterize.apply(  # type: ignore[no-untyped-call]
-            means, quats, scales, opacities, channels, cameras, low_pass_px2
-        )
+    splats = (means, quats, scales, opacities, channels)
+    match chosen_backend(backend, means.device):
+        case "numba":
+            outputs = _Rasterize.apply(*splats, cameras, low_pass_px2)  # type: ignore[no-untyped-call]
+        case "torch":
+            outputs = rasterize_reference(*splats, cameras, low_pass_px2)
+        case "gsplat":
+            outputs = gsplat_backend.rasterize_gsplat(*splats, cameras, low_pass_px2)
     alphas, mixed, depths, normals = outputs
     return SplatImages(alphas, mixed, depths, normals)
+
+
+def chosen_backend(backend: Backend, device: torch.device) -> Literal["numba", "torch", "gsplat"]:
+    """What draws tensors on `device`; see `rasterize_splats`."""
+    match backend:
+        case "numba" | "torch":
+            return backend
+        case "gsplat":
+            gsplat_backend.require_gsplat(device)
+            return backend
+        case "auto" if device.type == "cuda":
+            obstacle = gsplat_backend.gsplat_obstacle()
+            if obstacle is None:
+                return "gsplat"
+            _say_once(f"Splats on {device.type} are drawn by the torch reference, which is slow. {obstacle}")
+            return "torch"
+        case "auto":
+            return "numba" if device.type == "cpu" else "torch"
+
+
+@cache
+def _say_once(text: str) -> None:
+    # Python's own filter would say it again after every `catch_warnings` of some other module.
+    warnings.warn(text, RuntimeWarning, stacklevel=4)
 
 
 def _array(tensor: Tensor) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from render.cameras import Cameras
@@ -37,6 +37,8 @@ class Projected:
     """Change of depth per pixel across the splat."""
     normals: Float[Tensor, "C N 3"]
     """The Gaussians' third axes in world space, turned towards each camera."""
+    visible: Bool[Tensor, "C N"]
+    """Farther than `constants.NEAR`, with a finite footprint. The others are left out."""
 
 
 def rotations(quats: Float[Tensor, "N 4"]) -> Float[Tensor, "N 3 3"]:
@@ -65,12 +67,14 @@ def project(
     x, y, z = local.unbind(-1)
     fx, fy, cx, cy = cameras.intrinsics.to(means)[:, :, None].unbind(1)
     zero, one = torch.zeros_like(x), torch.ones_like(x)
+    far_enough = z > NEAR
     if cameras.projection == "perspective":
+        w = torch.where(far_enough, z, one)  # a division by almost 0 would make 0 gradients not a number
         rows = [
-            torch.stack([fx / z, zero, -fx * x / z**2], -1),
-            torch.stack([zero, fy / z, -fy * y / z**2], -1),
+            torch.stack([fx / w, zero, -fx * x / w**2], -1),
+            torch.stack([zero, fy / w, -fy * y / w**2], -1),
         ]
-        centers = torch.stack([fx * x / z + cx, fy * y / z + cy], -1)
+        centers = torch.stack([fx * x / w + cx, fy * y / w + cy], -1)
         towards = -local @ view
     else:
         rows = [torch.stack([fx * one, zero, zero], -1), torch.stack([zero, fy * one, zero], -1)]
@@ -81,13 +85,18 @@ def project(
     local_factor = view[:, None] @ (axes * scales[:, None, :])
     factor = jacobian @ local_factor
     covariances = factor @ factor.transpose(-1, -2) + low_pass_px2 * torch.eye(2).to(means)
-    conics = torch.linalg.inv(covariances)
+    a, b, d = covariances[..., 0, 0], covariances[..., 0, 1], covariances[..., 1, 1]
+    determinants = a * d - b * b
+    positive = (determinants > 0) & determinants.isfinite()
+    adjugates = torch.stack([torch.stack([d, -b], -1), torch.stack([-b, a], -1)], -2)
+    conics = adjugates / torch.where(positive, determinants, one)[..., None, None]
     depth_covariance = factor @ local_factor[..., 2, :, None]
     slopes = (conics @ depth_covariance)[..., 0]
     normals = axes[None, :, :, 2]
     facing = (normals * towards).sum(-1, keepdim=True)
     normals = torch.where(facing < 0, -normals, normals)
-    return Projected(centers, covariances, conics, z, slopes, normals)
+    visible = far_enough & positive & centers.isfinite().all(-1)
+    return Projected(centers, covariances, conics, z, slopes, normals, visible)
 
 
 def composite(
@@ -120,7 +129,7 @@ def rasterize_reference(
     images = []
     for camera in range(count):
         order = torch.argsort(seen.depths[camera], stable=True)
-        order = order[seen.depths[camera, order] > NEAR]
+        order = order[seen.visible[camera, order]]
         rows = []
         for top in range(0, height, TILE_PX):
             columns = []

@@ -130,7 +130,7 @@ class ViewSampler:
         elevation = torch.rad2deg(Framing.from_tensor(framing).elevation_rad).item()
         front = orbit_cameras([0.0], [elevation], size_px).to(latents.device)
         known = None
-        if self.transformer.known_mlp is not None:
+        if self.transformer.known_views is not None:
             from pipeline.multiview.reprojection import carried_views, known_features
 
             found = carried_views(self._decoded(latents), front, cameras)

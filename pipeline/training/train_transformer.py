@@ -77,6 +77,8 @@ class TransformerTraining:
     heads: int = 4
     reprojection: bool = True
     """Whether the network reads what clean views show from the cameras of the noisy ones."""
+    only_known: bool = False
+    """Trains what reads that alone; all else stays, and text as it was."""
     seed: int = 0
 
 
@@ -287,8 +289,10 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def uses_muon(name: str, parameter: Tensor) -> bool:
-    """The matrices inside the blocks; embeddings, modulation and output keep AdamW."""
-    return parameter.ndim == 2 and "blocks" in name and not {"modulation", "sight"} & set(name.split("."))
+    """The matrices inside and before the blocks; embeddings, modulation and output keep AdamW."""
+    parts = set(name.split("."))
+    inside = bool({"blocks", "into_blocks", "read"} & parts) and not {"modulation", "sight"} & parts
+    return parameter.ndim == 2 and inside
 
 
 def train_transformer(
@@ -328,6 +332,8 @@ def train_transformer(
         ).to(device)
     else:
         model = started_from(start_from, config.reprojection).to(device)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not config.only_known or name.startswith("known_views."))
     weights = MasterWeights(
         model,
         use_muon=uses_muon,
@@ -349,7 +355,9 @@ def train_transformer(
         count = config.views_per_batch // views
         with_reference, lift = rng.uniform() < config.reference_share, rng.uniform() < config.lifted_share
         batch = to_device(source.draw(count, views, with_reference, rng, lift=lift), device)
-        sigma, clean = draw_noise_levels(count, views, config, generator)
+        told_by_none = config.only_known and batch.lifted is None
+        share = 1.0 if told_by_none else config.clean_views_share
+        sigma, clean = draw_noise_levels(count, views, replace(config, clean_views_share=share), generator)
         noise = torch.randn(batch.latents.shape, generator=generator).to(device)
         keep = (torch.rand(count, generator=generator) >= config.known_dropout).float()
         sigma, clean = sigma.to(device), clean.to(device)
@@ -383,7 +391,7 @@ def started_from(saved: Path, reprojection: bool) -> MultiViewTransformer:
     model = MultiViewTransformer.from_config(trained.config, reprojection=reprojection)
     missing, unexpected = model.load_state_dict(trained.state_dict(), strict=False)
     assert not unexpected, unexpected
-    assert all(name.startswith("known_mlp.") for name in missing), missing
+    assert all(name.startswith("known_views.") for name in missing), missing
     return model
 
 

@@ -35,7 +35,10 @@ def append_row(path: Path, row: dict[str, float | int]) -> None:
 
 
 class MasterWeights:
-    """fp32 master weights, their EMA and their optimisers, beside a working copy in `dtype`."""
+    """fp32 master weights, their EMA and their optimisers, beside a working copy in `dtype`.
+
+    Parameters that need no gradient stay as they are.
+    """
 
     def __init__(
         self,
@@ -56,8 +59,9 @@ class MasterWeights:
         }
         self.ema = {name: p.clone() for name, p in self.masters.items()}
         matrices = {name for name, p in model.named_parameters() if use_muon(name, p)}
-        hidden = [p for name, p in self.masters.items() if name in matrices]
-        other = [p for name, p in self.masters.items() if name not in matrices]
+        trained = {name: self.masters[name] for name, p in model.named_parameters() if p.requires_grad}
+        hidden = [p for name, p in trained.items() if name in matrices]
+        other = [p for name, p in trained.items() if name not in matrices]
         self.optimizers: list[torch.optim.Optimizer] = [
             torch.optim.AdamW(other, lr=learning_rate, betas=(0.9, 0.98), weight_decay=weight_decay)
         ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -99,24 +101,57 @@ def test_nothing_given_is_nothing_possible_nowhere() -> None:
     assert torch.equal(carried, empty.expand(4, -1, -1, -1))
 
 
-@pytest.mark.parametrize("reprojection", [True, False])
-def test_the_transformer_reads_it_if_made_for_it_and_begins_without(reprojection: bool) -> None:
+@pytest.fixture
+def told() -> tuple[MultiViewTransformer, torch.Tensor, tuple[Any, ...]]:
+    """A transformer, what it is told, and its other arguments."""
     torch.manual_seed(0)
-    model = MultiViewTransformer(width=32, depth=2, heads=2, reference_depth=1, reprojection=reprojection)
+    model = MultiViewTransformer(width=32, depth=2, heads=2, reference_depth=1, reprojection=True)
     for name, parameter in model.named_parameters():
         if "modulation" in name or "patch_out" in name:
             torch.nn.init.normal_(parameter, std=0.2)
     autoencoder = GBufferAutoencoder(widths=(16, 16, 16)).eval()
     with torch.no_grad():
-        known = known_features(autoencoder, *carried_views(ellipsoid(FRONT), FRONT, AROUND))
-        latents, rays = torch.randn(1, 4, 16, 8, 8), ray_features(AROUND, 4, 4)[None]
+        known = known_features(autoencoder, *carried_views(ellipsoid(FRONT), FRONT, AROUND))[None]
         context = model.context(torch.zeros(1, 3, 384), None)
-        level = torch.full((1, 4), 0.5)
-        without = model(latents, level, rays, context)
-        assert torch.equal(model(latents, level, rays, context, known[None]), without)
-        if model.known_mlp is None:
-            return
-        torch.nn.init.normal_(model.known_mlp[2].weight)
-        assert not torch.equal(model(latents, level, rays, context, known[None]), without)
-        nothing = torch.zeros_like(known)[None]
-        torch.testing.assert_close(model(latents, level, rays, context, nothing), without)
+    level = torch.tensor([[0.9, 0.5, 0.5, 0.1]])
+    return model, known, (torch.randn(1, 4, 16, 8, 8), level, ray_features(AROUND, 4, 4)[None], context)
+
+
+@torch.no_grad()
+def test_the_transformer_is_told_and_nothing_known_changes_nothing(
+    told: tuple[MultiViewTransformer, torch.Tensor, tuple[Any, ...]],
+) -> None:
+    model, known, rest = told
+    assert model.known_views is not None
+    without = model(*rest)
+    for layer in model.known_views.into_blocks:
+        torch.nn.init.normal_(layer.weight, std=0.2)
+    assert (model(*rest, known) - without).abs().amax((0, 2, 3, 4)).min() > 1e-3
+    nothing = known.clone()
+    nothing[:, 1] = 0
+    alone = model(*rest, nothing)
+    assert not torch.equal(alone[:, 0], without[:, 0])
+    torch.testing.assert_close(model(*rest, torch.zeros_like(known)), without)
+
+
+@torch.no_grad()
+def test_trusted_latents_are_copied(
+    told: tuple[MultiViewTransformer, torch.Tensor, tuple[Any, ...]],
+) -> None:
+    model, known, (latents, level, *rest) = told
+    assert model.known_views is not None
+    model.known_views.trust.bias.fill_(30.0)
+    sigma = level[:, :, None, None, None]
+    clean = latents - sigma * model(latents, level, *rest, known)
+    given = (
+        known[..., : 16 * 4].view(1, 4, 4, 4, 16, 2, 2).permute(0, 1, 4, 2, 5, 3, 6).reshape(latents.shape)
+    )
+    torch.testing.assert_close(clean[:, :3], given[:, :3], atol=1e-4, rtol=1e-4)
+    # With little noise left, the noisy latents themselves say more.
+    without = (latents - sigma * model(latents, level, *rest))[:, 3]
+    torch.testing.assert_close(clean[:, 3], without + 0.4 * (given[:, 3] - without), atol=1e-4, rtol=1e-4)
+
+
+def test_a_model_made_without_it_takes_no_notice() -> None:
+    model = MultiViewTransformer(width=32, depth=2, heads=2, reference_depth=1)
+    assert model.known_views is None

@@ -141,8 +141,8 @@ def test_a_model_without_reprojection_is_trained_on_with_it(tmp_path: Path) -> N
     more = started_from(tmp_path / "saved", reprojection=True)
     assert more.config.reprojection
     assert more.dtype == torch.float32
-    assert more.known_mlp is not None
-    assert more.known_mlp[2].weight.abs().max() == 0
+    assert more.known_views is not None
+    assert all(layer.weight.abs().max() == 0 for layer in more.known_views.into_blocks)
     torch.testing.assert_close(more.ray_mlp[0].weight, model.ray_mlp[0].weight.float())
 
 

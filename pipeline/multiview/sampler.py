@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -71,8 +71,7 @@ class Lifted:
 
     latents: Float[Tensor, "1 c h w"]
     rays: Float[Tensor, "1 n f"]
-    known: Float[Tensor, "v n k"] | None = None
-    """What it shows from the cameras of the views that are drawn, for a transformer that reads that."""
+    camera: Cameras
 
 
 class ViewSampler:
@@ -118,24 +117,28 @@ class ViewSampler:
         return Conditioning(first, self.transformer.context(text[1:], None), tuple(others))
 
     @torch.no_grad()
-    def lifted(self, prompt: Prompt, cameras: Cameras) -> Lifted | None:
-        """The view that the prompt's first picture is nearly one of, beside square views from `cameras`; None
-        without a picture or a lifter."""
+    def lifted(self, prompt: Prompt, size_px: int) -> Lifted | None:
+        """The view that the prompt's first picture is nearly one of; None without a picture or a lifter."""
         if self.lifter is None or not prompt.pictures:
             return None
-        size_px = cameras.height
         picture = reference_tensor(prompt.pictures[0], size_px).to(self.transformer.device)
         framing = self.lifter.framing(picture)
         latents = self.lifter(picture, framing)
         elevation = torch.rad2deg(Framing.from_tensor(framing).elevation_rad).item()
-        front = orbit_cameras([0.0], [elevation], size_px).to(latents.device)
-        known = None
-        if self.transformer.known_views is not None:
-            from pipeline.multiview.reprojection import carried_views, known_features
+        camera = orbit_cameras([0.0], [elevation], size_px).to(latents.device)
+        return Lifted(latents, self.rays(camera), camera)
 
-            found = carried_views(self._decoded(latents), front, cameras)
-            known = known_features(self.autoencoder, *found)
-        return Lifted(latents, self.rays(front), known)
+    @torch.no_grad()
+    def told(
+        self, images: Float[Tensor, "k 10 H W"], cameras: Cameras, targets: Cameras
+    ) -> Float[Tensor, "v n f"] | None:
+        """What finished views, as network images, say of views from `targets`; None for a transformer that
+        does not read it."""
+        if self.transformer.known_views is None:
+            return None
+        from pipeline.multiview.reprojection import carried_views, known_features
+
+        return known_features(self.autoencoder, *carried_views(images, cameras, targets))
 
     def velocity(
         self,
@@ -145,21 +148,24 @@ class ViewSampler:
         conditioning: Conditioning,
         guidance_scale: float,
         lifted: Lifted | None = None,
+        known: Float[Tensor, "v n k"] | None = None,
     ) -> Float[Tensor, "v c h w"]:
         """Guided velocity `uncond + s * (cond - uncond)` of all views, fp32.
 
-        A picture's lifted view is part of the condition: it stands beside the views there, clean.
+        A picture's lifted view is part of the condition: it stands beside the views there, clean. What is
+        `known` of the views (`told`) holds on both sides.
         """
+        if known is not None:
+            known = known[None].to(self.transformer.dtype)
 
         def predicted(context: tuple[Tensor, Tensor], beside: Lifted | None) -> Tensor:
             dtype = self.transformer.dtype
-            x, level, camera, known = noisy, sigma, rays, None
+            x, level, camera, told = noisy, sigma, rays, known
             if beside is not None:
                 x, camera = torch.cat([x, beside.latents]), torch.cat([camera, beside.rays])
                 level = torch.cat([level, level.new_zeros(1)])
-                if beside.known is not None:
-                    known = F.pad(beside.known, (0, 0, 0, 0, 0, 1))[None].to(dtype)
-            found = self.transformer(x[None].to(dtype), level[None], camera[None].to(dtype), context, known)
+                told = None if known is None else F.pad(known, (0, 0, 0, 0, 0, 1))
+            found = self.transformer(x[None].to(dtype), level[None], camera[None].to(dtype), context, told)
             return found.float()[0, : len(noisy)]
 
         conditional = predicted(conditioning.conditional, lifted)
@@ -198,6 +204,7 @@ class ViewSampler:
         generator: torch.Generator | None = None,
         start: ViewSet | None = None,
         start_level: float = 1.0,
+        anchors: Sequence[int] = (),
         mean_level: float = 1.0,
         progress: Progress = silent,
     ) -> ViewSet:
@@ -205,7 +212,8 @@ class ViewSampler:
 
         With `start`, views from the same cameras are drawn again: they get noise up to `start_level`, and
         the steps below that level are taken. Errors that steps before have heaped up shrink so (restart
-        sampling, arXiv:2306.14878).
+        sampling, arXiv:2306.14878). Those whose numbers are `anchors` stay as they are, and the others are
+        told what they show.
 
         With `mean_level` below 1, the first prediction from nothing but noise, which is the mean of all views
         that fit the prompt, gets noise up to that level, and the steps below it are taken: nearer to what is
@@ -227,18 +235,30 @@ class ViewSampler:
         noise = torch.randn(shape, generator=generator).to(device)
 
         steps = itertools.count()
-        lifted = self.lifted(prompt, cameras) if cameras.height == cameras.width else None
+        lifted = self.lifted(prompt, cameras.height) if cameras.height == cameras.width else None
+        moving = torch.ones(len(cameras), device=device)
+        known = None
+        if start is not None and anchors:
+            moving[list(anchors)] = 0
+            stay = start[list(anchors)]
+            images = encode_gbuffer(stay.gbuffer.to(device), stay.cameras.to(device))
+            known = self.told(images, stay.cameras, cameras)
+        elif lifted is not None:
+            known = self.told(self._decoded(lifted.latents), lifted.camera, cameras)
+        if known is not None:
+            known = known * moving[:, None, None]
 
         def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
-            level = sigma.to(latents).expand(len(cameras))
-            turn = conditioning.turn(next(steps))
-            return self.velocity(latents, level, rays, turn, guidance_scale, lifted)
+            level, turn = sigma.to(latents) * moving, conditioning.turn(next(steps))
+            found = self.velocity(latents, level, rays, turn, guidance_scale, lifted, known)
+            return found * moving[:, None, None, None]
 
         sigmas = self.sigmas(num_inference_steps).to(device)
 
         def renoised(clean: Tensor, level: float, noise: Tensor) -> tuple[int, Tensor]:
             begin = int((sigmas[:-1] > level).sum())
-            return begin, (1 - sigmas[begin]) * clean + sigmas[begin] * noise
+            sigma = (sigmas[begin] * moving)[:, None, None, None]
+            return begin, (1 - sigma) * clean + sigma * noise
 
         begin, latents = 0, noise
         if start is not None:
@@ -248,9 +268,12 @@ class ViewSampler:
             mean = noise - velocity(noise, sigmas[0])
             begin, latents = renoised(mean, mean_level, torch.randn(shape, generator=generator).to(device))
         latents = self.integrate(latents, num_inference_steps, velocity, progress, begin)
-        views = ViewSet(cameras.to("cpu"), binary_coverage(self.decode_views(latents, cameras).to("cpu")))
+        drawn = binary_coverage(self.decode_views(latents, cameras).to("cpu"))
+        if start is not None and anchors:
+            for name, channel in drawn.channels().items():
+                channel[list(anchors)] = start.gbuffer.channels()[name][list(anchors)].to(channel)
         progress(1.0)
-        return views
+        return ViewSet(cameras.to("cpu"), drawn)
 
     def integrate(
         self,

@@ -32,6 +32,8 @@ from pipeline.training.weights import MasterWeights, append_row, working_dtype
 from render.cameras import Cameras, orbit_pose
 
 VALIDATION_SHIFT = 2.0
+VALIDATION_CLEAN = 0.4
+"""Part of the samples in which some views have no noise; they count like the others."""
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,7 @@ def validation_loss(
 
     The noise levels are the same whatever the recipe, so that runs can be compared.
     """
-    config = replace(config, noise_shift=VALIDATION_SHIFT)
+    config = replace(config, noise_shift=VALIDATION_SHIFT, clean_views_share=VALIDATION_CLEAN)
     out = {}
     arms = {
         "val_text": (False, False, False),

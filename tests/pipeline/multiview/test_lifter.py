@@ -88,7 +88,7 @@ def test_the_sampler_draws_beside_the_lifted_view() -> None:
     plain = draw()
     torch.manual_seed(0)
     pipeline.register_modules(lifter=PictureLifter(width=32, heads=2, depth=1).eval())
-    lifted = pipeline.lifted(prompt, CAMERAS)
+    lifted = pipeline.lifted(prompt, 64)
     assert lifted is not None
     assert lifted.latents.shape == (1, 16, 8, 8)
     # The rays are those of a view from the front at the estimated height.
@@ -100,7 +100,7 @@ def test_the_sampler_draws_beside_the_lifted_view() -> None:
     assert torch.allclose(lifted.rays, pipeline.rays(orbit_cameras([0.0], [elevation], 64)), atol=1e-3)
     assert not torch.equal(draw(), plain)
     assert torch.equal(draw(), draw())
-    assert pipeline.lifted(Prompt("a barrel"), CAMERAS) is None
+    assert pipeline.lifted(Prompt("a barrel"), 64) is None
     # It is part of the condition: guidance leads away from what is drawn without it.
     noisy, conditioning = torch.randn(len(CAMERAS), 16, 8, 8), pipeline.condition(prompt)
     rest = torch.full((len(CAMERAS),), 0.5), pipeline.rays(CAMERAS), conditioning

@@ -32,16 +32,18 @@ from bench.prior_measures import (
     palette_shares,
 )
 from bench.prior_page import Row, table
-from bench.prior_parts import Bench
+from bench.prior_parts import NOVEL, Bench, as_believed
 from bench.prior_samples import Sampler, Sampling, packed, unpacked
 from pipeline.multiview.codec import decode_gbuffer
 from pipeline.multiview.critic_network import CriticNetwork, shrink
+from pipeline.multiview.lifter import PictureLifter
+from pipeline.multiview.lifter_network import Framing
 from pipeline.multiview.pipeline import MultiViewPipeline
 from pipeline.multiview.text import TextEncoder
 from pipeline.preset import ViewsConfig
 from pipeline.prompt import Prompt
 from pipeline.training.critic_views import RING, greyed, painted, render_item
-from pipeline.training.props import load_props
+from pipeline.training.props import Prop, load_props
 from pipeline.training.train_critic import CriticTraining, contrastive_loss, train_critic
 from pipeline.training.views import Pose, cameras_of, network_images
 from tests.conftest import BarrelPipeline, barrel_views
@@ -51,6 +53,37 @@ from tests.pipeline.training.test_props import box_prop, write_pack
 def box_views(size: int = 32, **changes: object) -> tuple[torch.Tensor, torch.Tensor]:
     image, known = network_images(box_prop(**changes), cameras_of(list(RING), size))
     return torch.from_numpy(image), torch.from_numpy(known)
+
+
+def test_an_object_is_itself_to_who_knows_how_its_picture_is_framed() -> None:
+    prop, azimuth = box_prop(), 30.0
+    true = Framing.from_tensor(torch.tensor([[0.2, 0.5, 0.1, -0.1]]))
+    same = as_believed(prop, azimuth, true, true)
+    turned = [Pose(p.azimuth_deg + azimuth, p.elevation_deg) for p in NOVEL]
+    image, known = network_images(prop, cameras_of(turned, 64))
+    truth, weight = torch.from_numpy(image), torch.from_numpy(known)
+
+    def iou(other: Prop) -> float:
+        shown, _ = network_images(other, cameras_of(list(NOVEL), 64))
+        return compare(torch.from_numpy(shown), truth, weight).iou
+
+    assert iou(same) > 0.999
+    # Who takes the picture to be magnified less thinks the object larger.
+    less = as_believed(prop, azimuth, true, Framing.from_tensor(torch.tensor([[0.2, 0.4, 0.1, -0.1]])))
+    np.testing.assert_allclose(
+        np.linalg.norm(less.vertices, axis=1), 2**0.1 * np.linalg.norm(prop.vertices, axis=1), rtol=1e-4
+    )
+    higher = as_believed(prop, azimuth, true, Framing.from_tensor(torch.tensor([[0.5, 0.5, 0.1, -0.1]])))
+    np.testing.assert_allclose(
+        np.linalg.norm(higher.vertices, axis=1), np.linalg.norm(prop.vertices, axis=1), rtol=1e-4
+    )
+    assert iou(higher) < 0.95
+    # From the height that is believed, it looks as it does from the true one.
+    views = (cameras_of([Pose(a, math.degrees(e))], 64) for a, e in ((0.0, 0.5), (azimuth, 0.2)))
+    one, other = (
+        torch.from_numpy(network_images(p, c)[0]) for p, c in zip((higher, prop), views, strict=True)
+    )
+    assert compare(one, other, torch.ones(1, 64, 64)).iou > 0.99
 
 
 def test_the_truth_differs_in_nothing_from_itself() -> None:
@@ -225,7 +258,11 @@ def report(tmp_path_factory: pytest.TempPathFactory, tiny_multiview_pipeline: Mu
     vectors = training_vectors(model, [p for p in props if p.split == "train"])
     judge = Judge(model, WordlessEncoder(), "tiny", vectors)
     barrels = BarrelPipeline()
-    stand_in = SimpleNamespace(autoencoder=tiny_multiview_pipeline.autoencoder)
+    stand_in = SimpleNamespace(
+        autoencoder=tiny_multiview_pipeline.autoencoder,
+        transformer=tiny_multiview_pipeline.transformer,
+        lifter=PictureLifter(width=32, heads=2, depth=1).eval(),
+    )
     config = ViewsConfig(
         azimuths_deg=(0.0, 90.0, 180.0, 270.0), elevations_deg=(15.0,) * 4, size_px=64, num_inference_steps=1
     )
@@ -260,6 +297,7 @@ def test_report_has_every_part_with_its_numbers_of_objects(report: Path) -> None
     }  # fmt: skip
     found = {(row["part"], row["measure"]): row for row in rows}
     assert found["novel", "mask IoU"]["objects"] == 2
+    assert found["novel", "ceiling: mask IoU of the true object, framed so"]["objects"] == 2
     assert 0 < found["novel", "mask IoU"]["value"] < 1
     # The stand-in draws the same exact barrel whatever is asked for.
     agreement = found["compositional", "views agree: points that no view contradicts"]

@@ -32,6 +32,13 @@ def view_cameras(config: ViewsConfig) -> Cameras:
     return orbit_cameras(list(config.azimuths_deg), list(config.elevations_deg), config.size_px)
 
 
+def quarter_views(config: ViewsConfig) -> list[int]:
+    """The views at the first one's elevation and whole quarters of a turn from it, the first one foremost."""
+    azimuth, elevation = config.azimuths_deg[0], config.elevations_deg[0]
+    poses = zip(config.azimuths_deg, config.elevations_deg, strict=True)
+    return [i for i, (a, e) in enumerate(poses) if e == elevation and (a - azimuth) % 90 == 0]
+
+
 @dataclass(frozen=True)
 class BestViews:
     """A set of views that was chosen of several."""
@@ -46,19 +53,26 @@ class BestViews:
 def best_views(
     network: ViewModel, prompt: Prompt, config: ViewsConfig, seed: int, progress: Progress = silent
 ) -> BestViews:
-    """The set of views that agrees best, with itself and with the prompt: `score exp(w (likeness - 1))`."""
+    """The set of views that agrees best, with itself and with the prompt: `score exp(w (likeness - 1))`.
+
+    The best of the candidates is drawn again and kept where that is better: first all views anew beside its
+    first one, which stands, then from `redraw_level` beside those a quarter of a turn on, one after another.
+    """
     cameras, total = view_cameras(config), config.candidates + config.redraws
     best: BestViews | None = None
     scores: list[float] = []
+    anchors = quarter_views(config)
     for k in range(total):
+        again = k - config.candidates
         views = network(
             prompt,
             cameras,
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_for(prompt),
             generator=stage_generator(seed, f"views-{k}" if k else "views"),
-            start=best.views if best is not None and k >= config.candidates else None,
-            start_level=config.redraw_level,
+            start=best.views if best is not None and again >= 0 else None,
+            start_level=config.redraw_level if again > 0 else config.mean_level_for(prompt),
+            anchors=[anchors[again % len(anchors)]] if again >= 0 else (),
             mean_level=config.mean_level_for(prompt),
             progress=part_of(progress, k / total, (k + 1) / total),
         ).to("cpu")

@@ -45,7 +45,7 @@ class ViewsConfig:
     likeness_weight: float = 2.0
     """What the critic's opinion counts in that choice; 0: only whether the views agree."""
     redraws: int = 0
-    """How often the best set is drawn again from `redraw_level`, and kept where that is better."""
+    """How often the best set is drawn again beside one of its views and kept where that is better."""
     redraw_level: float = 0.88
     """Noise that is put on a set before it is drawn again; 1 is nothing but noise."""
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)

@@ -71,7 +71,6 @@ class Lifted:
 
     latents: Float[Tensor, "1 c h w"]
     rays: Float[Tensor, "1 n f"]
-    camera: Cameras
 
 
 class ViewSampler:
@@ -125,8 +124,7 @@ class ViewSampler:
         framing = self.lifter.framing(picture)
         latents = self.lifter(picture, framing)
         elevation = torch.rad2deg(Framing.from_tensor(framing).elevation_rad).item()
-        camera = orbit_cameras([0.0], [elevation], size_px).to(latents.device)
-        return Lifted(latents, self.rays(camera), camera)
+        return Lifted(latents, self.rays(orbit_cameras([0.0], [elevation], size_px).to(latents.device)))
 
     @torch.no_grad()
     def told(
@@ -181,12 +179,8 @@ class ViewSampler:
 
     def decode_views(self, latents: Float[Tensor, "C c h w"], cameras: Cameras) -> GBuffer:
         """G-buffers of latents; differentiable."""
-        return decode_gbuffer(self._decoded(latents), cameras)
-
-    def _decoded(self, latents: Float[Tensor, "C c h w"]) -> Float[Tensor, "C 10 H W"]:
-        """Network images of latents, fp32."""
         latents = latents.to(self.autoencoder.dtype).contiguous(memory_format=torch.channels_last)
-        return self.autoencoder.decode(latents).float()
+        return decode_gbuffer(self.autoencoder.decode(latents).float(), cameras)
 
     def rays(self, cameras: Cameras) -> Float[Tensor, "C n f"]:
         """The transformer's camera features."""
@@ -243,10 +237,7 @@ class ViewSampler:
             stay = start[list(anchors)]
             images = encode_gbuffer(stay.gbuffer.to(device), stay.cameras.to(device))
             known = self.told(images, stay.cameras, cameras)
-        elif lifted is not None:
-            known = self.told(self._decoded(lifted.latents), lifted.camera, cameras)
-        if known is not None:
-            known = known * moving[:, None, None]
+            known = None if known is None else known * moving[:, None, None]
 
         def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
             level, turn = sigma.to(latents) * moving, conditioning.turn(next(steps))

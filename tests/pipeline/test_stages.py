@@ -37,6 +37,8 @@ def drawn(folder: Path, candidates: int, redraws: int = 0) -> ViewSet:
     )
     assert model.calls == candidates + redraws
     assert model.started == [False] * candidates + [True] * redraws
+    quarters = [(0, 1.0), *((view, config.redraw_level) for view in (2, 4, 6))]
+    assert model.anchors == [(1.0,)] * candidates + quarters[:redraws]
     assert fractions == sorted(fractions)
     return ViewSet.load(folder / DRAWN_FILE)
 

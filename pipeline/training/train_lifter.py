@@ -199,7 +199,7 @@ def train_lifter(
     source = objects(packed, config, rng)
     start = last_save = time.monotonic()
     first, running, errors = weights.steps, np.zeros(2), torch.tensor(config.framing_errors)
-    while (fraction := (time.monotonic() - start) / (config.minutes * 60)) < 1:
+    while (fraction := (time.monotonic() - start) / max(config.minutes * 60, 1e-9)) < 1:
         pictures = [
             taken(prop, config.size, rng)
             for prop in itertools.islice(source, config.batch // config.pictures_per_object)

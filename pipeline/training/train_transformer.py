@@ -30,6 +30,7 @@ from pipeline.training.latents import ASSEMBLY, LatentCache
 from pipeline.training.views import premultiplied
 from pipeline.training.weights import MasterWeights, append_row, working_dtype
 from render.cameras import Cameras, orbit_pose
+from render.errors import InputError
 
 VALIDATION_SHIFT = 2.0
 VALIDATION_CLEAN = 0.4
@@ -313,6 +314,10 @@ def train_transformer(
     Resumes from the checkpoint in `out`; where there is none, goes on from the saved model
     `start_from`, whose sizes then count instead of the recipe's.
     """
+    if config.only_known and not config.reprojection:
+        raise InputError(
+            "transformer.only_known needs transformer.reprojection: there is nothing else to train."
+        )
     out.mkdir(parents=True, exist_ok=True)
     encoder = TextEncoder()
     dtype = working_dtype(device)
@@ -364,6 +369,8 @@ def train_transformer(
         keep = (torch.rand(count, generator=generator) >= config.known_dropout).float()
         sigma, clean = sigma.to(device), clean.to(device)
         known = told(decoding, batch, clean, keep.to(device))
+        if config.only_known and known is None:  # nothing to learn from
+            continue
         loss = flow_matching_loss(model, batch, sigma, clean, noise, dtype, known)
         loss.backward()
         warmup = min(1.0, (weights.steps - first + 1) / config.warmup_steps)

@@ -177,8 +177,11 @@ def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
     shutil.copy(out / "transformer-falling.safetensors", out / "transformer.safetensors")
     run(recipe, out=out, resume=True, device="cpu")
     assert int(load_file(out / "transformer-falling.safetensors")["steps"]) > before > 0
-    # Another run goes on from the pipeline: the same autoencoder, the transformer's own sizes.
-    recipe.write_text(recipe.read_text().replace("width: 32, ", "") + f"start_from: {out / 'pipeline'}\n")
+    # Another run goes on from the pipeline: the same autoencoder, the transformer's own sizes. Nothing is
+    # trained but what reads finished views.
+    more = recipe.read_text().replace("width: 32, ", "only_known: true, ")
+    more = more.replace("lifter: {minutes: 0.05, ", "lifter: {minutes: 0.0, ")
+    recipe.write_text(f"{more}start_from: {out / 'pipeline'}\n")
     run(recipe, out=tmp_path / "continued", device="cpu")
     assert load(tmp_path / "continued" / "pipeline").transformer.patch_out.in_features == 32
     kept = load_file(
@@ -186,6 +189,11 @@ def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
     )
     first = load_file(out / "pipeline" / "autoencoder" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(kept[name], first[name]) for name in first)
+    weights = Path("pipeline/transformer/diffusion_pytorch_model.safetensors")
+    old, new = load_file(out / weights), load_file(tmp_path / "continued" / weights)
+    changed = {name for name in old if not torch.equal(old[name], new[name])}
+    assert changed
+    assert all(name.startswith("known_views.") for name in changed)
 
 
 def test_a_start_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:

@@ -55,13 +55,14 @@ def best_views(
 ) -> BestViews:
     """The set of views that agrees best, with itself and with the prompt: `score exp(w (likeness - 1))`.
 
-    The best of the candidates is drawn again and kept where that is better: first all views anew beside its
-    first one, which stands, then from `redraw_level` beside those a quarter of a turn on, one after another.
+    The best of the candidates is drawn again and kept where that is better: all views from `redraw_level`, or,
+    with `redraw_beside`, first all anew beside its first one, which stands, then from that level beside those a
+    quarter of a turn on, one after another.
     """
     cameras, total = view_cameras(config), config.candidates + config.redraws
     best: BestViews | None = None
     scores: list[float] = []
-    anchors = quarter_views(config)
+    anchors, beside = quarter_views(config), config.redraw_beside
     for k in range(total):
         again = k - config.candidates
         views = network(
@@ -71,8 +72,8 @@ def best_views(
             guidance_scale=config.guidance_for(prompt),
             generator=stage_generator(seed, f"views-{k}" if k else "views"),
             start=best.views if best is not None and again >= 0 else None,
-            start_level=config.redraw_level if again > 0 else config.mean_level_for(prompt),
-            anchors=[anchors[again % len(anchors)]] if again >= 0 else (),
+            start_level=config.mean_level_for(prompt) if beside and again == 0 else config.redraw_level,
+            anchors=[anchors[again % len(anchors)]] if beside and again >= 0 else (),
             mean_level=config.mean_level_for(prompt),
             progress=part_of(progress, k / total, (k + 1) / total),
         ).to("cpu")

@@ -17,7 +17,7 @@ from render.kernel_cache import forget_stale
 
 SMALL = {
     "name": "small",
-    "views": {"size_px": 64, "num_inference_steps": 2, "redraws": 1},
+    "views": {"size_px": 64, "num_inference_steps": 2},
     "fit": {"steps": 6, "guidance_steps": 2, "guidance_size": 64},
     "distillation": {},
     "surface": {"view_size": 96, "max_voxels": 150_000},

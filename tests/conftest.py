@@ -99,7 +99,7 @@ class BarrelPipeline:
         self.calls = 0
         self.started: list[bool] = []
         """Of every call: whether views were drawn again."""
-        self.anchors: list[tuple[float, ...]] = []
+        self.stood: list[tuple[tuple[int, ...], float]] = []
         """Of every call: the views that stood, and the level that the others were drawn again from."""
         self.guidance: list[float] = []
         self.mean_levels: list[float] = []
@@ -121,7 +121,7 @@ class BarrelPipeline:
     ) -> ViewSet:
         self.calls += 1
         self.started.append(start is not None)
-        self.anchors.append((*anchors, start_level))
+        self.stood.append((tuple(anchors), start_level))
         self.guidance.append(guidance_scale)
         self.mean_levels.append(mean_level)
         for step in range(num_inference_steps):

@@ -55,9 +55,9 @@ def best_views(
 ) -> BestViews:
     """The set of views that agrees best, with itself and with the prompt: `score exp(w (likeness - 1))`.
 
-    The best of the candidates is drawn again and kept where that is better: all views from `redraw_level`, or,
-    with `redraw_beside`, first all anew beside its first one, which stands, then from that level beside those a
-    quarter of a turn on, one after another.
+    The best of the candidates is drawn again and kept where that is better: all views from `redraw_level`;
+    or, with `redraw_beside`, first all anew beside its first one, which stands, then from that level beside
+    those a quarter of a turn on, one after another.
     """
     cameras, total = view_cameras(config), config.candidates + config.redraws
     best: BestViews | None = None

@@ -175,11 +175,11 @@ def carried_views(
     be there; the heights between which; whether the upper one was seen; whether the lower one was, and its
     colour, as from inside.
     """
-    size = images.shape[-1]
+    rows, columns = images.shape[-2:]
     known = images.permute(0, 2, 3, 1).float().cpu().contiguous().numpy()
-    carried = np.zeros((len(targets), size, size, CHANNELS), np.float32)
-    maps = np.zeros((len(targets), size, size, MAPS), np.float32)
-    focal = np.float32(float(targets.intrinsics[0, 0]) * size / targets.width)
+    carried = np.zeros((len(targets), rows, columns, CHANNELS), np.float32)
+    maps = np.zeros((len(targets), rows, columns, MAPS), np.float32)
+    focal = np.float32(float(targets.intrinsics[0, 0]) * columns / targets.width)
     _carry(known, _axes(cameras), _axes(targets), focal, carried, maps)
     return (torch.from_numpy(carried).permute(0, 3, 1, 2), torch.from_numpy(maps).permute(0, 3, 1, 2))
 

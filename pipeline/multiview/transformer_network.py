@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.multiview.autoencoder_network import DOWNSAMPLING
 from render.cameras import Cameras
 
 PATCH = 2
@@ -33,7 +34,7 @@ _AXES = 9
 _RAY_FEATURES = _AXES + 5 * (1 + 2 * _FOURIER_BANDS)
 MAPS, MAP_CELL = 8, 4
 """Maps of what other views leave possible (`reprojection`), and the pixels of the sides of their cells."""
-_MAP_FEATURES = MAPS * (8 * PATCH // MAP_CELL) ** 2
+_MAP_FEATURES = MAPS * (DOWNSAMPLING * PATCH // MAP_CELL) ** 2
 
 
 def ray_features(cameras: Cameras, rows: int, columns: int) -> Float[Tensor, "C n f"]:

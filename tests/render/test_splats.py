@@ -18,7 +18,7 @@ IMAGES = ("alphas", "channels", "depths", "normals")
 FOVS = pytest.mark.parametrize("fov_deg", [None, 40.0], ids=["orthographic", "perspective"])
 
 
-def cloud(count: int, *, flat: bool, channels: int = 5, seed: int = 0) -> list[Tensor]:
+def cloud(count: int, *, flat: bool = True, channels: int = 5, seed: int = 0) -> list[Tensor]:
     """Random Gaussians around the origin, float64."""
     generator = torch.Generator().manual_seed(seed)
 

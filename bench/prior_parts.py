@@ -193,10 +193,9 @@ def novel(bench: Bench) -> None:
         last = results[-1]
         if lifter is not None:
             with torch.no_grad():
-                believed = lifter.framing(
-                    reference_tensor(picture, 128).to(bench.pipeline.transformer.device)
-                )
-            other = as_believed(prop, azimuth, Framing.of(camera), Framing.from_tensor(believed.cpu()))
+                seen = reference_tensor(picture, 128).to(bench.pipeline.transformer.device)
+                believed = lifter.framing(seen, lifter.features(seen)).cpu()
+            other = as_believed(prop, azimuth, Framing.of(camera), Framing.from_tensor(believed))
             shown = torch.from_numpy(network_images(other, cameras)[0])
             ceiling.append(compare(shown, true, torch.from_numpy(known)).iou)
         facts = f"IoU {last.iou:.2f}, {last.psnr_db:.1f} dB\nnormals {last.normal_deg:.0f} deg"

@@ -10,7 +10,7 @@ from pathlib import Path
 from pipeline import stages
 from pipeline.checkpoints import StageOutput, file_sha256, peak_memory_mb, publish
 from pipeline.receipt import Receipt, environment
-from pipeline.report import Report, StageCost, Variant, domain_warning
+from pipeline.report import Report, StageCost, Variant, prompt_warning
 from pipeline.request import Request
 from pipeline.run_order import VARIANTS_FILE
 from pipeline.stage_versions import StageName
@@ -58,7 +58,7 @@ def finish(
         files[VARIANTS_FILE] = kept / VARIANTS_FILE
     fitted = json.loads((outputs["field"] / "fit.json").read_text(encoding="utf-8"))
     drawn = stages.load_drawn(outputs["views"] / "views.json")
-    warning = domain_warning(drawn, request.text)
+    warning = prompt_warning(drawn, request.text)
     costs = tuple(StageCost.of(output) for output in outputs.values())
     report = Report(
         prompt=request.text,

@@ -72,8 +72,14 @@ class Report:
         path.write_text(json.dumps(plain(self), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def domain_warning(views: DrawnViews, prompt: str) -> str | None:
-    """What to tell a user whose prompt is far from what the model has seen; None when it is near."""
+def prompt_warning(views: DrawnViews, prompt: str) -> str | None:
+    """What to tell a user whose picture was recognised without a text, or whose prompt is far from what the
+    model has seen; None where there is nothing to tell."""
+    if views.taken_for is not None:
+        return (
+            f'No text was given; the picture was taken for "{views.taken_for}". '
+            "If it shows something else, say what."
+        )
     if views.in_domain:
         return None
     return (

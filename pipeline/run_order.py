@@ -19,7 +19,7 @@ from pipeline.config import plain
 from pipeline.observer import Observer
 from pipeline.picture_safety import PicturePolicy, picture_policy
 from pipeline.prompt import Prompt
-from pipeline.report import Variant, domain_warning
+from pipeline.report import Variant, prompt_warning
 from pipeline.request import Request
 from pipeline.source import ModelSource
 from pipeline.stage_versions import VERSIONS, StageName
@@ -55,7 +55,7 @@ class Runner:
             output = self._views(seed, scaled)
             score = stages.load_drawn(output / "views.json").score
             outputs.append((output, Variant(seed, round(score, 4))))
-        warning = domain_warning(stages.load_drawn(outputs[0][0] / "views.json"), self.request.text)
+        warning = prompt_warning(stages.load_drawn(outputs[0][0] / "views.json"), self.request.text)
         if warning:
             self.observer.warning(warning)
         # The first of equal scores, so that the choice does not hang on the sort.

@@ -50,6 +50,10 @@ class ViewModel(Protocol):
         """How well views fit the prompt's text, in [-1, 1]; None when the model cannot say."""
         ...
 
+    def named(self, prompt: Prompt) -> str | None:
+        """What the prompt's picture is taken for, where no text says it; None when the model is not sure."""
+        ...
+
     def looks_like(self, views: ViewSet) -> tuple[str, ...]:
         """What known things views look most like; empty when the model cannot say."""
         ...

@@ -80,6 +80,8 @@ class DrawnViews:
     """How well the kept views fit the prompt's words, as the model's critic sees it, in [-1, 1]."""
     looks_like: tuple[str, ...] = ()
     """Known things that the kept views look most like to it."""
+    taken_for: str | None = None
+    """What the picture was recognised as and drawn after, where no text said it."""
 
     @property
     def score(self) -> float:
@@ -133,6 +135,7 @@ def draw_views(
         best.scores,
         best.likeness,
         network.looks_like(views),
+        network.named(prompt),
     )
     (out / "views.json").write_text(json.dumps(plain(drawn), indent=1), encoding="utf-8")
 
@@ -202,6 +205,7 @@ def load_drawn(path: Path) -> DrawnViews:
         tuple(data["candidates"]),
         data["likeness"],
         tuple(data["looks_like"]),
+        data["taken_for"],
     )
 
 

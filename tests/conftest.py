@@ -104,6 +104,7 @@ class BarrelPipeline:
         self.guidance: list[float] = []
         self.mean_levels: list[float] = []
         self.likes: Callable[[ViewSet], float] | None = None
+        self.takes_pictures_for: str | None = None
 
     def __call__(
         self,
@@ -133,6 +134,9 @@ class BarrelPipeline:
 
     def likeness(self, prompt: Prompt, views: ViewSet) -> float | None:
         return self.likes(views) if self.likes is not None else None
+
+    def named(self, prompt: Prompt) -> str | None:
+        return self.takes_pictures_for if prompt.pictures and not prompt.text else None
 
     def looks_like(self, views: ViewSet) -> tuple[str, ...]:
         return ("barrel",)

@@ -21,7 +21,7 @@ class GBufferAutoencoder(AutoencoderNetwork, ModelMixin, ConfigMixin):
         latent_channels: int = 16,
         widths: Sequence[int] = (48, 96, 160),
         encoder_blocks: Sequence[int] = (2, 3),
-        decoder_blocks: Sequence[int] = (1, 3, 4),
+        decoder_blocks: Sequence[int] = (3, 4, 4),
     ) -> None:
         """See `AutoencoderNetwork`."""
         super().__init__(latent_channels, widths, encoder_blocks, decoder_blocks)

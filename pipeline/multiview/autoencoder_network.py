@@ -48,7 +48,7 @@ class AutoencoderNetwork(nn.Module):
         latent_channels: int = 16,
         widths: Sequence[int] = (48, 96, 160),
         encoder_blocks: Sequence[int] = (2, 3),
-        decoder_blocks: Sequence[int] = (1, 3, 4),
+        decoder_blocks: Sequence[int] = (3, 4, 4),
     ) -> None:
         """`widths` are the channels at 1/2, 1/4 and 1/8 of the resolution, `*_blocks` the residual blocks
         there (the encoder starts at 1/4)."""

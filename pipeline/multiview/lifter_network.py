@@ -4,7 +4,8 @@ A picture is lit, in perspective, and fills its frame; the multi-view model's vi
 orthographic, and show the unit ball. The lifter estimates how the picture is framed and from how high it
 was taken (`Framing`), lays it over the frame of the orthographic view from that height, and predicts that
 view's latents. The transformer is given them as a clean view beside the noisy ones, which is how it is
-told of an object pixel by pixel; `lifter` makes the network a diffusers model.
+told of an object pixel by pixel; `lifter` makes the network a diffusers model. Both parts read the pixels
+and, beside them, what `picture_encoder` sees.
 
 The latents are a mean over what the picture leaves open (how deep, which material), so they are smooth there.
 """
@@ -20,6 +21,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.multiview.autoencoder_network import ResidualBlock
+from pipeline.multiview.picture_encoder import LEVELS, picture_features
+from pipeline.multiview.text import WIDTH as SENTENCE_WIDTH
 from pipeline.multiview.transformer_network import ContextBlock
 from render.cameras import Cameras
 from render.conventions import ORTHOGRAPHIC_HALF_EXTENT
@@ -59,45 +62,91 @@ class Framing:
         )
 
 
-def laid_over(picture: Float[Tensor, "b c s s"], framing: Framing) -> Float[Tensor, "b c s s"]:
-    """The picture moved and scaled to the frame of the orthographic view; 0 where it does not reach."""
+Features = tuple[Float[Tensor, "b _ _ _"], ...]
+"""What `picture_encoder.picture_features` makes of pictures."""
+FEATURES = sum(channels for channels, _ in LEVELS)
+_PIXELS_PX = 96
+_PATCH_PX = 8
+_CELLS = _PIXELS_PX // _PATCH_PX
+"""A side of the grid of tokens that framing is read from."""
+_NAMING_CELLS = 6
+_USUAL = (0.27, 0.03, 0.01, -0.03)
+SPREAD = (0.26, 0.23, 0.046, 0.082)
+"""Means and standard deviations of `Framing.to_tensor` over training pictures: the estimate starts there."""
+
+
+def laid_over(
+    picture: Float[Tensor, "b c s s"], framing: Framing, side: int | None = None
+) -> Float[Tensor, "b c t t"]:
+    """The picture moved and scaled to the frame of the orthographic view, of `side` pixels (by default its
+    own); 0 where it does not reach."""
     scale = torch.exp2(framing.log2_magnification)
     zero = torch.zeros_like(scale)
     x, y = framing.center.unbind(1)
     affine = torch.stack([torch.stack([scale, zero, x], 1), torch.stack([zero, scale, y], 1)], 1)
-    grid = F.affine_grid(affine, list(picture.shape), align_corners=False)
+    count, channels, own = picture.shape[:3]
+    size = side or own
+    grid = F.affine_grid(affine, [count, channels, size, size], align_corners=False)
     return F.grid_sample(picture, grid, align_corners=False)
 
 
 class FramingNet(nn.Module):
-    """A picture to `Framing.to_tensor`: convolutions, then attention over an eighth of the sides."""
+    """A picture and its features to `Framing.to_tensor`: attention over 12 x 12 tokens."""
+
+    def __init__(self, width: int, heads: int, depth: int = 3) -> None:
+        super().__init__()
+        self.from_pixels = nn.Linear(4 * _PATCH_PX**2, width)
+        self.from_features = nn.Linear(FEATURES, width)
+        self.position = nn.Parameter(torch.zeros(1, _CELLS**2, width))
+        nn.init.normal_(self.position, std=0.02)
+        self.blocks = nn.ModuleList(ContextBlock(width, heads) for _ in range(depth))
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4))
+
+    def forward(self, picture: Float[Tensor, "b 4 s s"], features: Features) -> Float[Tensor, "b 4"]:
+        """The estimate, fp32."""
+        dtype = self.from_pixels.weight.dtype
+        small = F.interpolate(picture, (_PIXELS_PX, _PIXELS_PX), mode="bilinear", align_corners=False)
+        pixels = F.pixel_unshuffle(small * 2 - 1, _PATCH_PX).flatten(2).transpose(1, 2)
+        seen = torch.cat([_at(level, _CELLS) for level in features], 1).flatten(2).transpose(1, 2)
+        x = self.from_pixels(pixels.to(dtype)) + self.from_features(seen.to(dtype)) + self.position
+        for block in self.blocks:
+            x = block(x)
+        found: Tensor = self.out(x.mean(1)).float()
+        return found * found.new_tensor(SPREAD) + found.new_tensor(_USUAL)
+
+
+class NamingNet(nn.Module):
+    """What a picture shows, as a unit vector that lies near to those of its names (arXiv:2103.00020)."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.stem = nn.Sequential(
-            nn.PixelUnshuffle(4),
-            nn.Conv2d(64, width // 2, 3, padding=1),
-            ResidualBlock(width // 2),
-            nn.Conv2d(width // 2, width, 3, stride=2, padding=1),
-            ResidualBlock(width),
-            nn.Conv2d(width, width, 3, stride=2, padding=1),
-        )
-        self.position = nn.Parameter(torch.zeros(1, width, 8, 8))
+        self.from_features = nn.Linear(FEATURES, width)
+        self.position = nn.Parameter(torch.zeros(1, _NAMING_CELLS**2, width))
         nn.init.normal_(self.position, std=0.02)
-        self.blocks = nn.ModuleList(ContextBlock(width, heads) for _ in range(2))
-        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4))
+        self.block = ContextBlock(width, heads)
+        self.norm = nn.LayerNorm(width)
+        self.out = nn.Linear(2 * width, SENTENCE_WIDTH)
+        self.text = nn.Linear(SENTENCE_WIDTH, SENTENCE_WIDTH, bias=False)
+        nn.init.eye_(self.text.weight)
+        self.log_scale = nn.Parameter(torch.tensor(2.7))
 
-    def forward(self, picture: Float[Tensor, "b 4 s s"]) -> Float[Tensor, "b 4"]:
-        """The estimate, in the precision of the weights."""
-        x = self.stem(picture)
-        position: Tensor = self.position
-        if x.shape[-2:] != position.shape[-2:]:
-            position = F.interpolate(position.float(), x.shape[-2:], mode="bilinear").to(x)
-        x = (x + position).flatten(2).transpose(1, 2)
-        for block in self.blocks:
-            x = block(x)
-        found: Tensor = self.out(x.mean(1))
-        return found
+    def forward(self, features: Features) -> Float[Tensor, "b 384"]:
+        """Of pictures."""
+        seen = torch.cat([_at(level, _NAMING_CELLS) for level in features], 1).flatten(2).transpose(1, 2)
+        x = self.from_features(seen.to(self.from_features.weight.dtype)) + self.position
+        x = self.norm(self.block(x))
+        return F.normalize(self.out(torch.cat([x.mean(1), x.amax(1)], -1)).float(), dim=-1)
+
+    def sentences(self, embeddings: Float[Tensor, "n 384"]) -> Float[Tensor, "n 384"]:
+        """Of names, by their sentence embeddings."""
+        return F.normalize(self.text(embeddings.to(self.text.weight.dtype)).float(), dim=-1)
+
+
+def _at(level: Float[Tensor, "b c h w"], cells: int) -> Float[Tensor, "b c k k"]:
+    """Features on a grid of `cells` a side, of which their own is a multiple or a part."""
+    if level.shape[-1] > cells:
+        return F.avg_pool2d(level, level.shape[-1] // cells)
+    return F.interpolate(level, (cells, cells), mode="bilinear", align_corners=False)
 
 
 class LifterNetwork(nn.Module):
@@ -105,7 +154,11 @@ class LifterNetwork(nn.Module):
 
     def __init__(self, latent_channels: int = 16, width: int = 192, heads: int = 4, depth: int = 3) -> None:
         super().__init__()
+        self.feature_norms = nn.ModuleList(
+            nn.BatchNorm2d(channels, affine=False, momentum=0.02) for channels, _ in LEVELS
+        )
         self.framing_net = FramingNet(width, heads)
+        self.naming_net = NamingNet(width, heads)
         quarter = width // 2
         self.stem = nn.Sequential(
             nn.PixelUnshuffle(4),
@@ -113,6 +166,8 @@ class LifterNetwork(nn.Module):
             ResidualBlock(quarter),
             nn.Conv2d(quarter, width, 3, stride=2, padding=1),
         )
+        self.from_features = nn.Conv2d(FEATURES, width, 1)
+        nn.init.zeros_(self.from_features.weight)
         self.from_framing = nn.Linear(4, width)
         self.position = nn.Parameter(torch.zeros(1, width, 16, 16))
         nn.init.normal_(self.position, std=0.02)
@@ -128,19 +183,31 @@ class LifterNetwork(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights."""
-        return next(self.parameters()).dtype
+        return self.position.dtype
 
-    def framing(self, picture: Float[Tensor, "b 4 s s"]) -> Float[Tensor, "b 4"]:
+    def features(self, picture: Float[Tensor, "b 4 s s"]) -> Features:
+        """What the picture encoder sees, of unit variance per channel: an argument of both parts."""
+        seen = picture_features(picture, self.dtype)
+        return tuple(norm(level) for norm, level in zip(self.feature_norms, seen, strict=True))
+
+    def likeness(self, features: Features, embeddings: Float[Tensor, "n 384"]) -> Float[Tensor, "b n"]:
+        """How well names, by their sentence embeddings, say what pictures show: cosines."""
+        return self.naming_net(features) @ self.naming_net.sentences(embeddings).T
+
+    def framing(self, picture: Float[Tensor, "b 4 s s"], features: Features) -> Float[Tensor, "b 4"]:
         """Estimate of `Framing.to_tensor`, fp32."""
-        found: Tensor = self.framing_net((picture * 2 - 1).to(self.dtype))
-        return found.float()
+        found: Tensor = self.framing_net(picture, features)
+        return found
 
     def forward(
-        self, picture: Float[Tensor, "b 4 s s"], framing: Float[Tensor, "b 4"]
+        self, picture: Float[Tensor, "b 4 s s"], features: Features, framing: Float[Tensor, "b 4"]
     ) -> Float[Tensor, "b c h w"]:
         """Latents of the orthographic view from the picture's azimuth and the framing's elevation, fp32."""
-        laid = laid_over(picture.float(), Framing.from_tensor(framing)) * 2 - 1
+        taken = Framing.from_tensor(framing)
+        laid = laid_over(picture.float(), taken) * 2 - 1
         x = self.stem(laid.to(self.dtype).contiguous(memory_format=torch.channels_last))
+        seen = torch.cat([laid_over(level.float(), taken, x.shape[-1]) for level in features], 1)
+        x = x + self.from_features(seen.to(x.dtype).contiguous(memory_format=torch.channels_last))
         position: Tensor = self.position
         if x.shape[-2:] != position.shape[-2:]:
             position = F.interpolate(position.float(), x.shape[-2:], mode="bilinear").to(x)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,6 +42,8 @@ from render.progress import Progress, silent
 REFERENCE_SIZE = 128
 LIFTER = "lifter"
 """Folder of the lifter in a saved pipeline, which may have none."""
+SURE_OF_NAME = 0.45
+"""Cosine from which a picture is taken for what it is most like."""
 CRITIC = "critic"
 """Folder of the critic, which may be missing too."""
 
@@ -105,8 +107,29 @@ class ViewSampler:
         return self._text_encoder
 
     @torch.no_grad()
+    def named(self, prompt: Prompt) -> str | None:
+        """What the prompt's picture shows, of all that the model knows, where no text says it; None where the
+        model is not sure."""
+        if prompt.text or not prompt.pictures or self.lifter is None or self.known is None:
+            return None
+        picture = reference_tensor(prompt.pictures[0], REFERENCE_SIZE).to(self.transformer.device)
+        known = self.known.embeddings.to(picture)
+        likeness = self.lifter.likeness(self.lifter.features(picture), known)[0]
+        best = int(likeness.argmax())
+        return self.known.names[best] if likeness[best] >= SURE_OF_NAME else None
+
+    def _titled(self, prompt: Prompt) -> Prompt:
+        """With what the picture shows as its text, where it has none."""
+        name = self.named(prompt)
+        return prompt if name is None else replace(prompt, text=name)
+
+    @torch.no_grad()
     def condition(self, prompt: Prompt) -> Conditioning:
-        """Context tokens of the prompt, and of its absence (or its negative text) for guidance."""
+        """Context tokens of the prompt, and of its absence (or its negative text) for guidance.
+
+        A picture without a text is said to show what it is recognised as.
+        """
+        prompt = self._titled(prompt)
         dtype, device = self.transformer.dtype, self.transformer.device
         text = self.text_encoder.tokens([prompt.text, prompt.negative]).to(device, dtype)
         references: list[Tensor | None] = [
@@ -121,8 +144,9 @@ class ViewSampler:
         if self.lifter is None or not prompt.pictures:
             return None
         picture = reference_tensor(prompt.pictures[0], size_px).to(self.transformer.device)
-        framing = self.lifter.framing(picture)
-        latents = self.lifter(picture, framing)
+        features = self.lifter.features(picture)
+        framing = self.lifter.framing(picture, features)
+        latents = self.lifter(picture, features, framing)
         elevation = torch.rad2deg(Framing.from_tensor(framing).elevation_rad).item()
         return Lifted(latents, self.rays(orbit_cameras([0.0], [elevation], size_px).to(latents.device)))
 
@@ -294,8 +318,10 @@ class ViewSampler:
     def likeness(self, prompt: Prompt, views: ViewSet) -> float | None:
         """How well views fit the prompt's text, in [-1, 1], as the critic sees it; None without either.
 
-        Compares sets drawn for one prompt; what is good differs from text to text.
+        Compares sets drawn for one prompt; what is good differs from text to text. A picture without a text
+        counts as what it is recognised as.
         """
+        prompt = self._titled(prompt)
         if self.critic is None or not prompt.text:
             return None
         seen = self._seen(views)

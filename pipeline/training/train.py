@@ -30,8 +30,11 @@ class TrainingConfig:
     data: str
     """Path of the pack without its endings, relative to the working directory."""
     start_from: str | None = None
-    """Folder of a trained pipeline that a new run goes on from: its autoencoder is kept, so that latents stay
-    what they are; its lifter and its transformer are trained on, with optimisers that begin anew."""
+    """Folder of a trained pipeline that a new run goes on from, with optimisers that begin anew. Its encoder
+    is kept, so that latents stay what they are, and its decoder unless the autoencoder is `decoder_only`;
+    its lifter and its transformer are trained on, and a critic is trained, but for what is in `keep`."""
+    keep: tuple[str, ...] = ()
+    """Of `start_from`, what stays as it is: `lifter`, `critic`, `transformer`."""
     autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
     lifter: LifterTraining = field(default_factory=LifterTraining)
     latents: CacheConfig = field(default_factory=CacheConfig)
@@ -57,17 +60,31 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
     data = Path(config.data)
     if out.exists() and any(out.iterdir()) and not resume:
         raise InputError(f"{out} is not empty; give --resume to go on from it, or another --out.")
+    if wrong := set(config.keep) - {"lifter", "critic", "transformer"}:
+        raise InputError(f"keep: {min(wrong)!r} is none of lifter, critic, transformer.")
+    if config.keep and config.start_from is None:
+        raise InputError("keep: there is nothing to keep without start_from.")
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     start = None if config.start_from is None else Path(config.start_from)
     if start is not None and not (out / "autoencoder").is_dir():
         if not (start / "transformer").is_dir() or not (start / "autoencoder").is_dir():
             raise InputError(f"start_from: {start} is not a pipeline with an autoencoder and a transformer.")
-        shutil.copytree(start / "autoencoder", out / "autoencoder")
+        if config.autoencoder.decoder_only:
+            train_autoencoder(data, out, config.autoencoder, where, start_from=start / "autoencoder")
+        else:
+            shutil.copytree(start / "autoencoder", out / "autoencoder")
+        for part in config.keep:
+            shutil.copytree(start / part, out / part)
     if not (out / "autoencoder").is_dir():
         train_autoencoder(data, out, config.autoencoder, where)
     if not (out / "lifter").is_dir():
         known = start / "lifter" if start is not None and (start / "lifter").is_dir() else None
         train_lifter(data, out, config.lifter, where, start_from=known)
+    if not (out / "critic").is_dir():
+        critic(data, out, config)
+    if "transformer" in config.keep:
+        package(data, out, out / "pipeline", config.latents)
+        return
     cache = out / "latents"
     # Generators: nothing of a shard is made before it is asked for.
     shards = {
@@ -83,8 +100,6 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
     for name, items in shards.items():
         if not (cache / f"{name}-items.jsonl").is_file():
             build_shard(items, out / "autoencoder", cache / name, config.latents)
-    if not (out / "critic").is_dir():
-        critic(data, out, config)
     train_transformer(
         cache,
         out,

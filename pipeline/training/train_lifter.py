@@ -1,9 +1,10 @@
 """Trains the lifter (`pipeline.multiview.lifter_network`).
 
-Pictures and views are made as they are needed; the targets are latents of the frozen autoencoder. Both
+Pictures and views are made as they are needed; the targets are latents of the frozen autoencoder. All
 parts learn from the same pictures: how each is framed, and what it shows. For the second, the picture is laid
 over by what the first thinks of it, or by the truth with errors, so that the lifter learns to bear
-both; the view to predict is the one from the height that it is told, as generation takes it to be.
+both; the view to predict is the one from the height that it is told, as generation takes it to be. A third
+part learns what the pictures show (`naming`).
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from torch import Tensor, nn
 
 from pipeline.multiview.autoencoder import DOWNSAMPLING, MATERIAL_LATENTS, GBufferAutoencoder
 from pipeline.multiview.lifter import PictureLifter
-from pipeline.multiview.lifter_network import Framing
+from pipeline.multiview.lifter_network import SPREAD, Framing
+from pipeline.multiview.text import TextEncoder
 from pipeline.training.augment import mirrored, recolored, rematerialed, repainted, stretched
+from pipeline.training.naming import Names, naming_loss
 from pipeline.training.procedural import procedural_props
 from pipeline.training.procedural.assemblies import assembly
-from pipeline.training.props import Prop, is_asked_for, load_props
+from pipeline.training.props import Prop, captions, is_asked_for, load_props
 from pipeline.training.train_autoencoder import metrics
 from pipeline.training.views import (
     Pose,
@@ -47,14 +50,17 @@ class LifterTraining:
     batch: int = 24
     pictures_per_object: int = 2
     size: int = 128
+    well_exposed_share: float = 0.6
+    """Of the pictures; see `views.lit_picture`. Those that validation is done with are as the lights are."""
     procedural_share: float = 0.3
     assembly_share: float = 0.15
     framing_errors: tuple[float, float, float, float] = (0.15, 0.13, 0.03, 0.04)
     """Standard deviations of what is added to the true framing, where that is what the lifter is told."""
     own_framing_share: float = 0.5
     """How many pictures are laid over by the lifter's own estimate."""
-    framing_weight: float = 3.0
-    """Of the framing's squared error beside that of the latents: makes both about as large."""
+    framing_weight: float = 0.3
+    """Of the framing's squared error, over its variance, beside that of the latents: both about as large."""
+    naming_weight: float = 0.05
     learning_rate: float = 1.5e-3
     muon_learning_rate: float = 2e-3
     warmup_steps: int = 50
@@ -80,10 +86,10 @@ class Targets:
     """Share of each pixel whose material is known."""
 
 
-def taken(prop: Prop, size: int, rng: np.random.Generator) -> Picture:
+def taken(prop: Prop, size: int, rng: np.random.Generator, well_exposed_share: float = 0.0) -> Picture:
     """A random picture of an object."""
     azimuth = reference_azimuth(rng)
-    picture, camera = reference_picture_of(prop, azimuth, size, rng)
+    picture, camera = reference_picture_of(prop, azimuth, size, rng, well_exposed_share)
     return Picture(prop, azimuth, premultiplied(picture[None])[0], Framing.of(camera).to_tensor()[0])
 
 
@@ -144,14 +150,18 @@ def master_weights(network: nn.Module, config: LifterTraining) -> MasterWeights:
 
 @torch.no_grad()
 def validate(
-    lifter: PictureLifter, autoencoder: GBufferAutoencoder, fixed: list[Picture]
+    lifter: PictureLifter, autoencoder: GBufferAutoencoder, fixed: list[Picture], names: Names
 ) -> dict[str, float]:
     """Errors on pictures of objects that are never trained on: of the framing, and of the views, laid over by
-    the lifter's own estimate."""
-    dtype, device = autoencoder.dtype, next(lifter.parameters()).device
+    the lifter's own estimate; and how many pictures are more like their own caption than like any other."""
+    dtype, device = autoencoder.dtype, lifter.position.device
     pictures = torch.stack([p.picture for p in fixed]).to(device).split(16)
-    framing = torch.cat([lifter.framing(p) for p in pictures])
-    latents = torch.cat([lifter(p, f) for p, f in zip(pictures, framing.split(16), strict=True)])
+    features = [lifter.features(p) for p in pictures]
+    framing = torch.cat([lifter.framing(p, seen) for p, seen in zip(pictures, features, strict=True)])
+    parts = zip(pictures, features, framing.split(16), strict=True)
+    latents = torch.cat([lifter(*part) for part in parts])
+    own = names.embeddings([captions(p.prop)[0] for p in fixed]).to(device)
+    likeness = torch.cat([lifter.likeness(seen, own) for seen in features])
     image = targets(fixed, framing).image
     true = torch.cat([autoencoder.encode(v.to(device, dtype)).float() for v in image.split(16)])
     restored = torch.cat([autoencoder.decode(v.to(dtype)).float() for v in latents.split(16)])
@@ -160,6 +170,7 @@ def validate(
         "val_elevation_deg": float(torch.rad2deg(error[0])),
         "val_log2_magnification": float(error[1]),
         "val_center": float(error[2:].mean()),
+        "val_named": float((likeness.argmax(1).cpu() == torch.arange(len(fixed))).float().mean()),
         "val_latents": float((latents - true).square().mean()),
     }
     return found | metrics(restored.cpu(), image)
@@ -193,44 +204,56 @@ def train_lifter(
     checkpoint = out / "lifter.safetensors"
     if checkpoint.exists():
         weights.load(checkpoint)
-    weights.cast(dtype)
-    lifter.to(device).to(memory_format=torch.channels_last)
+    weights.cast(dtype, keep=lambda name: name.startswith("feature_norms"))
+    lifter.train().to(device).to(memory_format=torch.channels_last)
     rng = np.random.default_rng([config.seed, weights.steps])
     source = objects(packed, config, rng)
     start = last_save = time.monotonic()
-    first, running, errors = weights.steps, np.zeros(2), torch.tensor(config.framing_errors)
+    first, running, errors = weights.steps, np.zeros(3), torch.tensor(config.framing_errors)
+    names = Names(packed, TextEncoder())
     while (fraction := (time.monotonic() - start) / max(config.minutes * 60, 1e-9)) < 1:
         pictures = [
-            taken(prop, config.size, rng)
+            taken(prop, config.size, rng, config.well_exposed_share)
             for prop in itertools.islice(source, config.batch // config.pictures_per_object)
             for _ in range(config.pictures_per_object)
         ]
         picture = torch.stack([p.picture for p in pictures]).to(device)
         true = torch.stack([p.framing for p in pictures])
-        estimate = lifter.framing(picture)
+        features = lifter.features(picture)
+        estimate = lifter.framing(picture, features)
         own = torch.rand(len(true), 1) < config.own_framing_share
         framing = torch.where(own, estimate.detach().cpu(), true + errors * torch.randn(true.shape))
         target = targets(pictures, framing)
         with torch.no_grad():
             latents = autoencoder.encode(target.image.to(device, dtype)).float()
-        lifting = lifting_loss(lifter(picture, framing.to(device)), latents, target.known.to(device))
-        framing_loss = (estimate - true.to(device)).square().mean()
-        (lifting + config.framing_weight * framing_loss).backward()
+        lifting = lifting_loss(
+            lifter(picture, features, framing.to(device)), latents, target.known.to(device)
+        )
+        one_each = range(0, len(pictures), config.pictures_per_object)
+        named = [i for i in one_each if pictures[i].prop.captions or pictures[i].prop.caption]
+        shown = lifter.naming_net(tuple(level[named] for level in features))
+        said = names.of([pictures[i].prop for i in named], rng)
+        naming = naming_loss(lifter.naming_net, shown, said.to(device), names.bank.to(device))
+        framing_loss = ((estimate - true.to(device)) / estimate.new_tensor(SPREAD)).square().mean()
+        loss = lifting + config.framing_weight * framing_loss + config.naming_weight * naming
+        loss.backward()
         rate = warmup_cosine(int(fraction * 10_000), 0, 10_000)
         weights.step(rate * min(1.0, (weights.steps - first + 1) / config.warmup_steps))
-        losses = np.array([float(lifting.detach()), float(framing_loss.detach())])
+        losses = np.array([float(part.detach()) for part in (lifting, framing_loss, naming)])
         running += (losses - running) * max(0.02, 1 / (weights.steps - first))
         if weights.steps % 100 == 0:
             weights.load_working(weights.ema)
             row = {"step": weights.steps, "seconds": round(time.monotonic() - start),
-                   "loss": round(running[0], 4), "framing_loss": round(running[1], 5)}  # fmt: skip
-            row |= {k: round(v, 4) for k, v in validate(lifter, autoencoder, fixed).items()}
+                   "loss": round(running[0], 4), "framing_loss": round(running[1], 5),
+                   "naming_loss": round(running[2], 4)}  # fmt: skip
+            row |= {k: round(v, 4) for k, v in validate(lifter.eval(), autoencoder, fixed, names).items()}
+            lifter.train()
             weights.load_working(weights.masters)
             append_row(out / "lifter.jsonl", row)
         if time.monotonic() - last_save > 120:
             weights.save(checkpoint)
             last_save = time.monotonic()
     weights.save(checkpoint)
-    lifter.float()  # before the averages come in, which bf16 would round
+    lifter.float().eval()  # before the averages come in, which bf16 would round
     weights.load_working(weights.ema)
     lifter.save_pretrained(out / "lifter")

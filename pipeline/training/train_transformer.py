@@ -175,9 +175,10 @@ def lifted_views(
 ) -> tuple[Float[Tensor, "b 1 c h w"], np.ndarray]:
     """Pictures as views from azimuth 0, and the elevations in degrees [b] that the lifter believes."""
     pictures = pictures.to(next(lifter.parameters()).device)
-    framing = lifter.framing(pictures)
+    features = lifter.features(pictures)
+    framing = lifter.framing(pictures, features)
     heights = torch.rad2deg(Framing.from_tensor(framing).elevation_rad)
-    return lifter(pictures, framing)[:, None].cpu(), heights.cpu().numpy()
+    return lifter(pictures, features, framing)[:, None].cpu(), heights.cpu().numpy()
 
 
 def rays_of(poses: np.ndarray, cells: int) -> Tensor:

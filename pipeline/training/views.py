@@ -184,12 +184,16 @@ def reference_picture(
 
 
 def reference_picture_of(
-    prop: Prop, azimuth_deg: float, size: int, generator: np.random.Generator
+    prop: Prop,
+    azimuth_deg: float,
+    size: int,
+    generator: np.random.Generator,
+    well_exposed_share: float = 0.0,
 ) -> tuple[UInt8[np.ndarray, "H W 4"], Cameras]:
     """`reference_picture` and the camera that took it."""
     camera, elevation = reference_camera(prop.vertices, azimuth_deg, size, generator)
     image, _ = network_images(prop, camera)
-    return lit_picture(image[0], elevation, generator), camera
+    return lit_picture(image[0], elevation, generator, well_exposed_share), camera
 
 
 def premultiplied(pictures: UInt8[np.ndarray, "b H W 4"]) -> Float[torch.Tensor, "b 4 H W"]:
@@ -199,11 +203,16 @@ def premultiplied(pictures: UInt8[np.ndarray, "b H W 4"]) -> Float[torch.Tensor,
 
 
 def lit_picture(
-    network_image: Float[np.ndarray, "10 H W"], elevation_deg: float, generator: np.random.Generator
+    network_image: Float[np.ndarray, "10 H W"],
+    elevation_deg: float,
+    generator: np.random.Generator,
+    well_exposed_share: float = 0.0,
 ) -> UInt8[np.ndarray, "H W 4"]:
     """A network image under random light; sRGB, straight alpha, black where alpha is 0.
 
-    Lambert and Blinn-Phong under one to three directional lights and a two-tone sky.
+    Lambert and Blinn-Phong under one to three directional lights and a two-tone sky. Of the pictures,
+    `well_exposed_share` are as bright as people leave them, near to the object's own colours (`_exposure`);
+    the others as bright as the lights happen to be, within a factor of two of these for two thirds of them.
     """
     image = network_image.transpose(1, 2, 0)
     alpha = image[..., 3:4] * 0.5 + 0.5
@@ -229,6 +238,20 @@ def lit_picture(
     tint = 1 + generator.normal(size=3) * 0.06
     specular = np.where(metallic > 0.5, albedo, 0.04)
     linear = albedo * (1 - 0.6 * metallic) * shade * tint + specular * highlight
-    srgb = linear_to_srgb_np(np.clip(linear * generator.uniform(0.8, 1.15), 0, 1).astype(np.float32))
+    exposure = generator.uniform(0.8, 1.15)
+    if well_exposed_share > 0 and generator.uniform() < well_exposed_share:
+        exposure = _exposure(linear, albedo, alpha, generator)
+    srgb = linear_to_srgb_np(np.clip(linear * exposure, 0, 1).astype(np.float32))
     picture = np.concatenate([srgb * (alpha > 0), alpha], -1)
     return (picture * 255 + 0.5).astype(np.uint8)
+
+
+def _exposure(
+    linear: Float[np.ndarray, "H W 3"],
+    albedo: Float[np.ndarray, "H W 3"],
+    alpha: Float[np.ndarray, "H W 1"],
+    generator: np.random.Generator,
+) -> float:
+    """What makes the object about 0.9 times as bright as its base colour, give or take a quarter."""
+    bright, own = ((values * alpha).sum() for values in (linear, albedo))
+    return float(np.exp(generator.normal(-0.12, 0.22)) * max(own, 1e-6) / max(bright, 1e-6))

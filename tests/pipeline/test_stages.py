@@ -15,6 +15,7 @@ from pipeline.best_views import best_views
 from pipeline.consistency import view_consistency
 from pipeline.preset import ViewsConfig
 from pipeline.prompt import Prompt
+from pipeline.report import prompt_warning
 from pipeline.source import ModelSource
 from pipeline.stages import DRAWN_FILE, REGISTERED_FILE, draw_views, load_drawn
 from render.errors import InputError
@@ -113,3 +114,18 @@ def test_a_picture_alone_has_its_own_guidance_and_begins_from_the_mean() -> None
 def test_candidates_are_a_few() -> None:
     with pytest.raises(InputError, match="candidates"):
         ViewsConfig(candidates=0)
+
+
+def test_what_a_picture_was_taken_for_is_told(tmp_path: Path) -> None:
+    model = BarrelPipeline()
+    model.takes_pictures_for = "a barrel"
+    picture = Image.new("RGBA", (64, 64), (120, 80, 40, 255))
+    config = ViewsConfig(size_px=64, num_inference_steps=1, candidates=1, redraws=0)
+    for folder, text, name in ((tmp_path / "alone", "", "a barrel"), (tmp_path / "named", "a keg", None)):
+        folder.mkdir()
+        draw_views(folder, Prompt(text, picture), config, 0, ModelSource(model=model))
+        found = load_drawn(folder / "views.json")
+        assert found.taken_for == name
+        said = prompt_warning(found, text)
+        assert (said is None) == (name is None)
+        assert said is None or 'taken for "a barrel"' in said

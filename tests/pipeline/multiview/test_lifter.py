@@ -7,6 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
+from pipeline.multiview import sampler
+from pipeline.multiview.domain import Domain
 from pipeline.multiview.lifter import PictureLifter
 from pipeline.multiview.lifter_network import Framing, laid_over
 from pipeline.prompt import Prompt
@@ -95,7 +97,8 @@ def test_the_sampler_draws_beside_the_lifted_view() -> None:
     color = torch.tensor([200 / 255, 30 / 255, 30 / 255, 1.0]).view(1, 4, 1, 1).expand(1, 4, 64, 64)
     assert pipeline.lifter is not None
     with torch.no_grad():
-        framing = Framing.from_tensor(pipeline.lifter.framing(color))
+        features = pipeline.lifter.features(color)
+        framing = Framing.from_tensor(pipeline.lifter.framing(color, features))
     elevation = torch.rad2deg(framing.elevation_rad).item()
     assert torch.allclose(lifted.rays, pipeline.rays(orbit_cameras([0.0], [elevation], 64)), atol=1e-3)
     assert not torch.equal(draw(), plain)
@@ -108,3 +111,26 @@ def test_the_sampler_draws_beside_the_lifted_view() -> None:
         for scale, alike in ((0.0, True), (1.0, False)):
             beside, without = (pipeline.velocity(noisy, *rest, scale, given) for given in (lifted, None))
             assert torch.equal(beside, without) == alike
+
+
+def test_a_picture_without_a_text_is_drawn_as_what_it_is_recognised_as(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pipeline = tiny_pipeline()
+    torch.manual_seed(0)
+    pipeline.register_modules(lifter=PictureLifter(width=32, heads=2, depth=1).eval())
+    picture = Image.new("RGBA", (64, 64), (200, 30, 30, 255))
+    assert pipeline.named(Prompt("", picture)) is None  # nothing is known
+    pipeline.known = Domain.build(["a barrel", "a pine tree", "a sword"], pipeline.text_encoder)
+    monkeypatch.setattr(sampler, "SURE_OF_NAME", -1.0)
+    name = pipeline.named(Prompt("", picture))
+    assert name in pipeline.known.names
+    found, said = (pipeline.condition(Prompt(text, picture)).conditional for text in ("", name))
+    assert torch.equal(found[0], said[0])
+    # What the user says counts, and a model that is not sure says nothing.
+    assert pipeline.named(Prompt("a cake", picture)) is None
+    assert pipeline.named(Prompt("a cake")) is None
+    monkeypatch.setattr(sampler, "SURE_OF_NAME", 1.1)
+    assert pipeline.named(Prompt("", picture)) is None
+    nothing = pipeline.condition(Prompt("", picture)).conditional
+    assert not torch.equal(nothing[0], said[0])

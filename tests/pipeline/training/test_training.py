@@ -180,8 +180,7 @@ def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
     # Another run goes on from the pipeline: the same autoencoder, the transformer's own sizes. Nothing is
     # trained but what reads finished views.
     more = recipe.read_text().replace("width: 32, ", "only_known: true, ")
-    more = more.replace("lifter: {minutes: 0.05, ", "lifter: {minutes: 0.0, ")
-    recipe.write_text(f"{more}start_from: {out / 'pipeline'}\n")
+    recipe.write_text(f"{more}start_from: {out / 'pipeline'}\nkeep: [lifter]\n")
     run(recipe, out=tmp_path / "continued", device="cpu")
     assert load(tmp_path / "continued" / "pipeline").transformer.patch_out.in_features == 32
     kept = load_file(
@@ -194,10 +193,32 @@ def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
     changed = {name for name in old if not torch.equal(old[name], new[name])}
     assert changed
     assert all(name.startswith("known_views.") for name in changed)
+    # Of a decoder and a lifter that are trained on, the encoder stays, and so does what is kept.
+    more = more.replace("minutes: 0.05, crop: 32", "minutes: 0.05, crop: 32, decoder_only: true")
+    recipe.write_text(f"{more}start_from: {out / 'pipeline'}\nkeep: [critic, transformer]\n")
+    run(recipe, out=tmp_path / "pictures", device="cpu")
+    assert not (tmp_path / "pictures" / "latents").exists()
+    for part in ("autoencoder", "lifter", "critic", "transformer"):
+        weights = Path("pipeline", part, "diffusion_pytorch_model.safetensors")
+        old, new = load_file(out / weights), load_file(tmp_path / "pictures" / weights)
+        changed = {name for name in old if not torch.equal(old[name], new[name])}
+        assert bool(changed) == (part in ("autoencoder", "lifter"))
+        assert part == "lifter" or all(name.startswith("decoder.") for name in changed)
 
 
 def test_a_start_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"data: {tmp_path / 'props'}\nstart_from: {tmp_path / 'nothing'}\n")
     with pytest.raises(InputError, match=r"start_from: .*nothing is not a pipeline"):
+        run(recipe, out=tmp_path / "run", device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("keep: [lifter]", "nothing to keep without start_from"), ("keep: [decoder]", "'decoder' is none of")],
+)
+def test_what_cannot_be_kept_is_named(tmp_path: Path, line: str, said: str) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"data: {tmp_path / 'props'}\n{line}\n")
+    with pytest.raises(InputError, match=said):
         run(recipe, out=tmp_path / "run", device="cpu")

@@ -106,7 +106,7 @@ def write_docs(items: list[Item], preset: str) -> None:
         f"Made by `python bench/gallery.py --preset {preset} --docs`: 24 fixed prompts and 6 fixed pictures",
         f"of our own (`scripts/make_samples.py`), seed {SEED}, nothing picked.",
         f"{valid} of {len(items)} ended in a valid, watertight GLB. What the drawn views look most like, of",
-        "all that the model knows, is what its critic says, which for texts also helped to choose them.",
+        "all that the model knows, is what its critic says, which also helped to choose them.",
         "",
         "![Gallery](images/gallery.jpg)",
         "",

@@ -6,9 +6,10 @@ from pipeline.commands import print_line
 
 
 def models() -> None:
-    """List the shipped model, the text encoder and your LoRAs: where they are and their hashes."""
+    """List the shipped model, both encoders and your LoRAs: where they are and their hashes."""
     from pipeline.loras import installed_loras
     from pipeline.models import revision_of, text_encoder_file, verified_model
+    from pipeline.multiview.picture_encoder import WEIGHTS_SHA256, find_weights
 
     model = verified_model()
     print_line(f"{model.name}  {model.bytes / 1e6:.1f} MB  {model.directory}")
@@ -19,6 +20,8 @@ def models() -> None:
     path, digest = text_encoder_file()
     print_line(f"text encoder all-MiniLM-L6-v2  {path}")
     print_line(f"  sha256 {digest}")
+    print_line(f"picture encoder EfficientNet-Lite0  {find_weights()}")
+    print_line(f"  sha256 {WEIGHTS_SHA256}")
     revision = revision_of(model.hashes)
     for lora in installed_loras():
         card = lora.card

@@ -113,10 +113,12 @@ class ViewSampler:
         if prompt.text or not prompt.pictures or self.lifter is None or self.known is None:
             return None
         picture = reference_tensor(prompt.pictures[0], REFERENCE_SIZE).to(self.transformer.device)
-        known = self.known.embeddings.to(picture)
+        # One thing, not one on another: of a barrel, that there is a mug on it is soon said.
+        single = [i for i, name in enumerate(self.known.names) if " on a" not in name]
+        known = self.known.embeddings[single].to(picture)
         likeness = self.lifter.likeness(self.lifter.features(picture), known)[0]
         best = int(likeness.argmax())
-        return self.known.names[best] if likeness[best] >= SURE_OF_NAME else None
+        return self.known.names[single[best]] if likeness[best] >= SURE_OF_NAME else None
 
     def _titled(self, prompt: Prompt) -> Prompt:
         """With what the picture shows as its text, where it has none."""

@@ -121,10 +121,10 @@ def test_a_picture_without_a_text_is_drawn_as_what_it_is_recognised_as(
     pipeline.register_modules(lifter=PictureLifter(width=32, heads=2, depth=1).eval())
     picture = Image.new("RGBA", (64, 64), (200, 30, 30, 255))
     assert pipeline.named(Prompt("", picture)) is None  # nothing is known
-    pipeline.known = Domain.build(["a barrel", "a pine tree", "a sword"], pipeline.text_encoder)
+    pipeline.known = Domain.build(["a barrel", "a mug on a barrel", "a sword"], pipeline.text_encoder)
     monkeypatch.setattr(sampler, "SURE_OF_NAME", -1.0)
     name = pipeline.named(Prompt("", picture))
-    assert name in pipeline.known.names
+    assert name in ("a barrel", "a sword")
     found, said = (pipeline.condition(Prompt(text, picture)).conditional for text in ("", name))
     assert torch.equal(found[0], said[0])
     # What the user says counts, and a model that is not sure says nothing.

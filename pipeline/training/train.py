@@ -66,6 +66,11 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
         raise InputError("keep: there is nothing to keep without start_from.")
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     start = None if config.start_from is None else Path(config.start_from)
+    for part in config.keep:
+        if start is not None and not (out / part).is_dir():
+            if not (start / part).is_dir():
+                raise InputError(f"keep: {start} has no {part}.")
+            shutil.copytree(start / part, out / part)
     if start is not None and not (out / "autoencoder").is_dir():
         if not (start / "transformer").is_dir() or not (start / "autoencoder").is_dir():
             raise InputError(f"start_from: {start} is not a pipeline with an autoencoder and a transformer.")
@@ -73,8 +78,6 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
             train_autoencoder(data, out, config.autoencoder, where, start_from=start / "autoencoder")
         else:
             shutil.copytree(start / "autoencoder", out / "autoencoder")
-        for part in config.keep:
-            shutil.copytree(start / part, out / part)
     if not (out / "autoencoder").is_dir():
         train_autoencoder(data, out, config.autoencoder, where)
     if not (out / "lifter").is_dir():

@@ -17,6 +17,7 @@ from render.splats.gsplat_backend import gsplat_arguments, images_of
 from tests.render.test_gsplat import (
     CUDA,
     NEEDS_CUDA,
+    STAGES,
     agree_but_for_the_window,
     blend,
     close,

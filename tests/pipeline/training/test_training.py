@@ -15,6 +15,7 @@ from pipeline.multiview.sampler import load
 from pipeline.multiview.transformer import MultiViewTransformer
 from pipeline.training.known_views import known_views
 from pipeline.training.train import run
+from pipeline.training.train_autoencoder import cropped, reconstruction_loss
 from pipeline.training.train_transformer import (
     Batch,
     TransformerTraining,
@@ -24,7 +25,9 @@ from pipeline.training.train_transformer import (
     started_from,
     told,
 )
+from pipeline.training.views import lit_picture
 from pipeline.training.weights import MasterWeights, warmup_cosine
+from render.conventions import srgb_to_linear_np
 from render.errors import InputError
 from tests.pipeline.training.test_props import write_pack
 
@@ -221,4 +224,51 @@ def test_what_cannot_be_kept_is_named(tmp_path: Path, line: str, said: str) -> N
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(f"data: {tmp_path / 'props'}\n{line}\n")
     with pytest.raises(InputError, match=said):
+        run(recipe, out=tmp_path / "run", device="cpu")
+
+
+def test_a_well_exposed_picture_is_about_as_bright_as_the_object() -> None:
+    image = np.full((10, 32, 32), -1.0, np.float32)
+    image[:3, 8:24, 8:24], image[3, 8:24, 8:24] = -0.2, 1.0
+    image[4:7], image[6], image[9] = 0.0, 1.0, 1.0
+
+    def brightness(share: float) -> np.ndarray:
+        made = [lit_picture(image, 15.0, np.random.default_rng(i), share) for i in range(200)]
+        return np.log([srgb_to_linear_np(m[16, 16, :3].astype(np.float32) / 255).mean() for m in made])
+
+    albedo = float(np.log(srgb_to_linear_np(np.float32([0.4]))[0]))
+    exposed, by_light = brightness(1.0) - albedo, brightness(0.0) - albedo
+    assert exposed.mean() == pytest.approx(-0.12, abs=0.05)
+    assert exposed.std() == pytest.approx(0.22, abs=0.04)
+    assert by_light.std() > 1.3 * exposed.std()
+
+
+def test_cropped_latents_are_those_of_the_cropped_pixels() -> None:
+    rows, columns = torch.meshgrid(torch.arange(128.0), torch.arange(128.0), indexing="ij")
+    image = torch.zeros(3, 10, 128, 128)
+    image[:, 0], image[:, 1], image[:, 3] = rows, columns, -1.0
+    image[:, 3, 90:110, 20:40] = 1.0
+    latents = image[:, :2, ::8, ::8]
+    cut, pixels, known = cropped(latents, image, image[:, :1], 80, np.random.default_rng(0))
+    assert cut.shape == (3, 2, 10, 10)
+    assert pixels.shape == (3, 10, 80, 80)
+    assert torch.equal(pixels[:, :2, ::8, ::8], cut)
+    assert torch.equal(known, pixels[:, :1])
+    assert bool((pixels[:, 3] > 0).any((1, 2)).all())  # every window shows some of the object
+
+
+def test_longer_normals_are_no_better() -> None:
+    target = torch.zeros(1, 10, 8, 8)
+    target[:, 3], target[:, 6] = 1.0, 1.0
+    longer = target.clone()
+    longer[:, 6] = 10.0
+    known = torch.ones(1, 1, 8, 8)
+    assert reconstruction_loss(longer, target, known) > reconstruction_loss(target, target, known) + 1
+
+
+def test_a_part_that_cannot_be_kept_is_missed(tmp_path: Path) -> None:
+    (tmp_path / "start").mkdir()
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(f"data: {tmp_path / 'props'}\nstart_from: {tmp_path / 'start'}\nkeep: [critic]\n")
+    with pytest.raises(InputError, match="has no critic"):
         run(recipe, out=tmp_path / "run", device="cpu")

@@ -81,7 +81,6 @@ class Sampler:
         how = [
             config.num_inference_steps, config.guidance_for(prompt), config.candidates, config.redraws,
             config.redraw_level, config.likeness_weight, config.mean_level_for(prompt),
-            *([1.0] if config.redraw_beside else []),
         ]  # fmt: skip
         return self._kept(
             self._key(prompt, cameras, seed, how),

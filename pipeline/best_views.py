@@ -32,13 +32,6 @@ def view_cameras(config: ViewsConfig) -> Cameras:
     return orbit_cameras(list(config.azimuths_deg), list(config.elevations_deg), config.size_px)
 
 
-def quarter_views(config: ViewsConfig) -> list[int]:
-    """The views at the first one's elevation and whole quarters of a turn from it, the first one foremost."""
-    azimuth, elevation = config.azimuths_deg[0], config.elevations_deg[0]
-    poses = zip(config.azimuths_deg, config.elevations_deg, strict=True)
-    return [i for i, (a, e) in enumerate(poses) if e == elevation and (a - azimuth) % 90 == 0]
-
-
 @dataclass(frozen=True)
 class BestViews:
     """A set of views that was chosen of several."""
@@ -55,25 +48,20 @@ def best_views(
 ) -> BestViews:
     """The set of views that agrees best, with itself and with the prompt: `score exp(w (likeness - 1))`.
 
-    The best of the candidates is drawn again and kept where that is better: all views from `redraw_level`;
-    or, with `redraw_beside`, first all anew beside its first one, which stands, then from that level beside
-    those a quarter of a turn on, one after another.
+    The best of the candidates is drawn again from `redraw_level` and kept where that is better.
     """
     cameras, total = view_cameras(config), config.candidates + config.redraws
     best: BestViews | None = None
     scores: list[float] = []
-    anchors, beside = quarter_views(config), config.redraw_beside
     for k in range(total):
-        again = k - config.candidates
         views = network(
             prompt,
             cameras,
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_for(prompt),
             generator=stage_generator(seed, f"views-{k}" if k else "views"),
-            start=best.views if best is not None and again >= 0 else None,
-            start_level=config.mean_level_for(prompt) if beside and again == 0 else config.redraw_level,
-            anchors=[anchors[again % len(anchors)]] if beside and again >= 0 else (),
+            start=best.views if best is not None and k >= config.candidates else None,
+            start_level=config.redraw_level,
             mean_level=config.mean_level_for(prompt),
             progress=part_of(progress, k / total, (k + 1) / total),
         ).to("cpu")

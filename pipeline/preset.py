@@ -48,9 +48,6 @@ class ViewsConfig:
     """How often the best set is drawn again from `redraw_level`, and kept where that is better."""
     redraw_level: float = 0.88
     """Noise that is put on a set before it is drawn again; 1 is nothing but noise."""
-    redraw_beside: bool = False
-    """Whether, each time, one view stands and tells the others what it shows: a set that was drawn once
-    agrees better by it; the best of several does not, and fits the prompt less."""
     registration: RegistrationConfig = field(default_factory=RegistrationConfig)
     """How views are bent into one another."""
     consensus: ConsensusConfig = field(default_factory=ConsensusConfig)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
@@ -34,16 +33,11 @@ class ViewModel(Protocol):
         generator: torch.Generator,
         start: ViewSet | None = None,
         start_level: float = 1.0,
-        anchors: Sequence[int] = (),
         mean_level: float = 1.0,
         progress: Progress = silent,
     ) -> ViewSet:
-        """Views of one object that fits the prompt.
-
-        With `start`, those views drawn again from `start_level` of noise, but for the `anchors` among them,
-        which stay and which the others are to agree with; with `mean_level` below 1, begun with that much
-        noise from the mean of what fits.
-        """
+        """Views of one object that fits the prompt; with `start`, those views drawn again from `start_level`
+        of noise; with `mean_level` below 1, begun with that much noise from the mean of what fits."""
         ...
 
     def likeness(self, prompt: Prompt, views: ViewSet) -> float | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -99,8 +99,7 @@ class BarrelPipeline:
         self.calls = 0
         self.started: list[bool] = []
         """Of every call: whether views were drawn again."""
-        self.stood: list[tuple[tuple[int, ...], float]] = []
-        """Of every call: the views that stood, and the level that the others were drawn again from."""
+        self.start_levels: list[float] = []
         self.guidance: list[float] = []
         self.mean_levels: list[float] = []
         self.likes: Callable[[ViewSet], float] | None = None
@@ -116,13 +115,12 @@ class BarrelPipeline:
         generator: torch.Generator,
         start: ViewSet | None = None,
         start_level: float = 1.0,
-        anchors: Sequence[int] = (),
         mean_level: float = 1.0,
         progress: Progress = silent,
     ) -> ViewSet:
         self.calls += 1
         self.started.append(start is not None)
-        self.stood.append((tuple(anchors), start_level))
+        self.start_levels.append(start_level)
         self.guidance.append(guidance_scale)
         self.mean_levels.append(mean_level)
         for step in range(num_inference_steps):

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
 from safetensors import SafetensorError
@@ -152,18 +151,6 @@ class ViewSampler:
         elevation = torch.rad2deg(Framing.from_tensor(framing).elevation_rad).item()
         return Lifted(latents, self.rays(orbit_cameras([0.0], [elevation], size_px).to(latents.device)))
 
-    @torch.no_grad()
-    def told(
-        self, images: Float[Tensor, "k 10 H W"], cameras: Cameras, targets: Cameras
-    ) -> Float[Tensor, "v n f"] | None:
-        """What finished views, as network images, say of views from `targets`; None for a transformer that
-        does not read it."""
-        if self.transformer.known_views is None:
-            return None
-        from pipeline.multiview.reprojection import carried_views, known_features
-
-        return known_features(self.autoencoder, *carried_views(images, cameras, targets))
-
     def velocity(
         self,
         noisy: Float[Tensor, "v c h w"],
@@ -172,24 +159,19 @@ class ViewSampler:
         conditioning: Conditioning,
         guidance_scale: float,
         lifted: Lifted | None = None,
-        known: Float[Tensor, "v n k"] | None = None,
     ) -> Float[Tensor, "v c h w"]:
         """Guided velocity `uncond + s * (cond - uncond)` of all views, fp32.
 
-        A picture's lifted view is part of the condition: it stands beside the views there, clean. What is
-        `known` of the views (`told`) holds on both sides.
+        A picture's lifted view is part of the condition: it stands beside the views there, clean.
         """
-        if known is not None:
-            known = known[None].to(self.transformer.dtype)
 
         def predicted(context: tuple[Tensor, Tensor], beside: Lifted | None) -> Tensor:
-            dtype = self.transformer.dtype
-            x, level, camera, told = noisy, sigma, rays, known
+            x, level, camera = noisy, sigma, rays
             if beside is not None:
                 x, camera = torch.cat([x, beside.latents]), torch.cat([camera, beside.rays])
                 level = torch.cat([level, level.new_zeros(1)])
-                told = None if known is None else F.pad(known, (0, 0, 0, 0, 0, 1))
-            found = self.transformer(x[None].to(dtype), level[None], camera[None].to(dtype), context, told)
+            dtype = self.transformer.dtype
+            found = self.transformer(x[None].to(dtype), level[None], camera[None].to(dtype), context)
             return found.float()[0, : len(noisy)]
 
         conditional = predicted(conditioning.conditional, lifted)
@@ -224,7 +206,6 @@ class ViewSampler:
         generator: torch.Generator | None = None,
         start: ViewSet | None = None,
         start_level: float = 1.0,
-        anchors: Sequence[int] = (),
         mean_level: float = 1.0,
         progress: Progress = silent,
     ) -> ViewSet:
@@ -232,8 +213,7 @@ class ViewSampler:
 
         With `start`, views from the same cameras are drawn again: they get noise up to `start_level`, and
         the steps below that level are taken. Errors that steps before have heaped up shrink so (restart
-        sampling, arXiv:2306.14878). Those whose numbers are `anchors` stay as they are, and the others are
-        told what they show.
+        sampling, arXiv:2306.14878).
 
         With `mean_level` below 1, the first prediction from nothing but noise, which is the mean of all views
         that fit the prompt, gets noise up to that level, and the steps below it are taken: nearer to what is
@@ -256,26 +236,17 @@ class ViewSampler:
 
         steps = itertools.count()
         lifted = self.lifted(prompt, cameras.height) if cameras.height == cameras.width else None
-        moving = torch.ones(len(cameras), device=device)
-        known = None
-        if start is not None and anchors:
-            moving[list(anchors)] = 0
-            stay = start[list(anchors)]
-            images = encode_gbuffer(stay.gbuffer.to(device), stay.cameras.to(device))
-            known = self.told(images, stay.cameras, cameras)
-            known = None if known is None else known * moving[:, None, None]
 
         def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
-            level, turn = sigma.to(latents) * moving, conditioning.turn(next(steps))
-            found = self.velocity(latents, level, rays, turn, guidance_scale, lifted, known)
-            return found * moving[:, None, None, None]
+            level = sigma.to(latents).expand(len(cameras))
+            turn = conditioning.turn(next(steps))
+            return self.velocity(latents, level, rays, turn, guidance_scale, lifted)
 
         sigmas = self.sigmas(num_inference_steps).to(device)
 
         def renoised(clean: Tensor, level: float, noise: Tensor) -> tuple[int, Tensor]:
             begin = int((sigmas[:-1] > level).sum())
-            sigma = (sigmas[begin] * moving)[:, None, None, None]
-            return begin, (1 - sigma) * clean + sigma * noise
+            return begin, (1 - sigmas[begin]) * clean + sigmas[begin] * noise
 
         begin, latents = 0, noise
         if start is not None:
@@ -285,12 +256,9 @@ class ViewSampler:
             mean = noise - velocity(noise, sigmas[0])
             begin, latents = renoised(mean, mean_level, torch.randn(shape, generator=generator).to(device))
         latents = self.integrate(latents, num_inference_steps, velocity, progress, begin)
-        drawn = binary_coverage(self.decode_views(latents, cameras).to("cpu"))
-        if start is not None and anchors:
-            for name, channel in drawn.channels().items():
-                channel[list(anchors)] = start.gbuffer.channels()[name][list(anchors)].to(channel)
+        views = ViewSet(cameras.to("cpu"), binary_coverage(self.decode_views(latents, cameras).to("cpu")))
         progress(1.0)
-        return ViewSet(cameras.to("cpu"), drawn)
+        return views
 
     def integrate(
         self,

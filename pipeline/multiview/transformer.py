@@ -29,9 +29,6 @@ class MultiViewTransformer(TransformerNetwork, ModelMixin, ConfigMixin):
         mlp_ratio: int = 4,
         text_width: int = 384,
         reference_depth: int = 2,
-        reprojection: bool = False,
     ) -> None:
         """See `TransformerNetwork`."""
-        super().__init__(
-            latent_channels, width, depth, heads, mlp_ratio, text_width, reference_depth, reprojection
-        )
+        super().__init__(latent_channels, width, depth, heads, mlp_ratio, text_width, reference_depth)

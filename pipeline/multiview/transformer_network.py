@@ -25,16 +25,12 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pipeline.multiview.autoencoder_network import DOWNSAMPLING
 from render.cameras import Cameras
 
 PATCH = 2
 _FOURIER_BANDS = 4
 _AXES = 9
 _RAY_FEATURES = _AXES + 5 * (1 + 2 * _FOURIER_BANDS)
-MAPS, MAP_CELL = 8, 4
-"""Maps of what other views leave possible (`reprojection`), and the pixels of the sides of their cells."""
-_MAP_FEATURES = MAPS * (DOWNSAMPLING * PATCH // MAP_CELL) ** 2
 
 
 def ray_features(cameras: Cameras, rows: int, columns: int) -> Float[Tensor, "C n f"]:
@@ -251,49 +247,6 @@ class ReferenceEncoder(nn.Module):
         return tokens
 
 
-class KnownViews(nn.Module):
-    """How the network is told what finished views show of a noisy one (`reprojection`).
-
-    It is added to the tokens before every block; and the latents that were carried over can be copied: a
-    velocity stands for clean latents `x - sigma v`, which every quarter of a token may move towards those
-    known, as far as it trusts them. Where nothing is known, nothing changes.
-    """
-
-    SOFTEST = 0.25
-    """Noise level below which copying gets weaker: there the noisy latents themselves say more."""
-
-    def __init__(self, latent_channels: int, width: int, depth: int) -> None:
-        super().__init__()
-        self.latents = latent_channels * PATCH * PATCH
-        self.read = nn.Sequential(
-            nn.Linear(self.latents + _MAP_FEATURES, width, bias=False),
-            nn.SiLU(),
-            nn.Linear(width, width, bias=False),
-            nn.SiLU(),
-        )
-        self.into_blocks = nn.ModuleList(nn.Linear(width, width, bias=False) for _ in range(depth))
-        self.trust = nn.Linear(2 * width, PATCH * PATCH)
-        for layer in (*self.into_blocks, self.trust):
-            nn.init.zeros_(layer.weight)
-        nn.init.constant_(self.trust.bias, -3.0)
-
-    def copied(
-        self,
-        velocity: Float[Tensor, "b v n p"],
-        noisy: Float[Tensor, "b v n p"],
-        sigma: Float[Tensor, "b v"],
-        known: Float[Tensor, "b v n k"],
-        state: Float[Tensor, "b v n s"],
-    ) -> Float[Tensor, "b v n p"]:
-        """The velocity, led towards what is known as far as it is trusted."""
-        level = sigma[:, :, None, None].to(velocity.dtype)
-        is_known = (known.abs().amax((2, 3), keepdim=True) > 0).to(velocity.dtype)
-        trust = torch.sigmoid(self.trust(state)) * is_known
-        trust = trust.repeat(1, 1, 1, self.latents // trust.shape[-1])
-        clean = noisy - level * velocity
-        return velocity - trust * (known[..., : self.latents] - clean) / level.clamp_min(self.SOFTEST)
-
-
 class TransformerNetwork(nn.Module):
     """Velocity of noisy multi-view latents; see the module's text."""
 
@@ -306,9 +259,7 @@ class TransformerNetwork(nn.Module):
         mlp_ratio: int = 4,
         text_width: int = 384,
         reference_depth: int = 2,
-        reprojection: bool = False,
     ) -> None:
-        """With `reprojection`, it reads what finished views show from the noisy ones' cameras."""
         super().__init__()
         self.latent_channels = latent_channels
         self.patch_in = nn.Linear(latent_channels * PATCH * PATCH, width)
@@ -319,7 +270,6 @@ class TransformerNetwork(nn.Module):
         nn.init.zeros_(to_condition.weight)
         nn.init.zeros_(to_condition.bias)
         self.camera_mlp = nn.Sequential(nn.Linear(5 * _AXES, width), nn.SiLU(), to_condition)
-        self.known_views = KnownViews(latent_channels, width, depth) if reprojection else None
         self.noise_mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
         self.text_in = nn.Linear(text_width, width)
         self.text_pooled = nn.Linear(text_width, width)
@@ -367,35 +317,20 @@ class TransformerNetwork(nn.Module):
         sigma: Float[Tensor, "b v"],
         rays: Float[Tensor, "b v n f"],
         context: tuple[Float[Tensor, "b m e"], Float[Tensor, "b e"]],
-        known: Float[Tensor, "b v n k"] | None = None,
     ) -> Float[Tensor, "b v c h w"]:
-        """Velocity of each view's latents at its own noise level.
-
-        `rays` is `ray_features` of each view, `known` is `reprojection.known_features`, zero where nothing
-        is known.
-        """
+        """Velocity of each view's latents at its own noise level. `rays` is `ray_features` of each view."""
         b, v, c, h, w = latents.shape
         tokens, pooled = context
         rows, columns = h // PATCH, w // PATCH
         patches = latents.view(b, v, c, rows, PATCH, columns, PATCH).permute(0, 1, 3, 5, 2, 4, 6)
-        patches = patches.reshape(b, v, rows * columns, c * PATCH * PATCH)
-        x = self.patch_in(patches) + self.ray_mlp(rays)
+        x = self.patch_in(patches.reshape(b, v, rows * columns, c * PATCH * PATCH)) + self.ray_mlp(rays)
         level = self.noise_mlp(noise_level_features(sigma, 256).to(x.dtype))
         camera = self.camera_mlp(camera_features(rays[:, :, 0, :_AXES]))
         condition = F.silu(level + camera + pooled[:, None])
         crossing = Rays.of(rays.flatten(1, 2))
-        reader, beside = self.known_views, None
-        if reader is not None and known is not None:
-            beside = reader.read(known)
-        for i, block in enumerate(self.blocks):
-            if reader is not None and beside is not None:
-                x = x + reader.into_blocks[i](beside)
+        for block in self.blocks:
             x = block(x, tokens, condition, crossing)
         shift, scale = self.final_modulation(condition)[:, :, None].chunk(2, -1)
-        x = F.layer_norm(x, x.shape[-1:])
-        velocity = self.patch_out(torch.addcmul(shift, x, 1 + scale))
-        if reader is not None and known is not None and beside is not None:
-            velocity = reader.copied(velocity, patches, sigma, known, torch.cat([x, beside], -1))
-        x = velocity
+        x = self.patch_out(torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), 1 + scale))
         x = x.view(b, v, rows, columns, c, PATCH, PATCH).permute(0, 1, 4, 2, 5, 3, 6)
         return x.reshape(b, v, c, h, w)

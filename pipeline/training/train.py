@@ -108,7 +108,6 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
         out,
         config.transformer,
         where,
-        autoencoder=out / "autoencoder",
         lifter=out / "lifter",
         start_from=start and start / "transformer",
     )

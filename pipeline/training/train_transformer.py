@@ -4,8 +4,7 @@ Some batches carry a reference picture; the world is then turned so that the
 picture was taken from azimuth 0, and mostly what the lifter makes of the picture
 stands beside the views as a clean one, with its errors, as in use. In some samples
 part of the views is given clean, which teaches to draw further views of a finished
-object. What clean views show from the cameras of the noisy ones is given too. The
-learning rate stays constant and falls at the end of a planned run; a later run resumes
+object. The learning rate stays constant and falls at the end of a planned run; a later run resumes
 from before the fall.
 """
 
@@ -20,17 +19,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pipeline.multiview.autoencoder import MATERIAL_LATENTS, GBufferAutoencoder
+from pipeline.multiview.autoencoder import MATERIAL_LATENTS
 from pipeline.multiview.lifter import PictureLifter
 from pipeline.multiview.lifter_network import Framing, LifterNetwork
 from pipeline.multiview.text import TextEncoder
 from pipeline.multiview.transformer import PATCH, MultiViewTransformer, ray_features
-from pipeline.training.known_views import known_views
 from pipeline.training.latents import ASSEMBLY, LatentCache
 from pipeline.training.views import premultiplied
 from pipeline.training.weights import MasterWeights, append_row, working_dtype
 from render.cameras import Cameras, orbit_pose
-from render.errors import InputError
 
 VALIDATION_SHIFT = 2.0
 VALIDATION_CLEAN = 0.4
@@ -63,8 +60,6 @@ class TransformerTraining:
     text_dropout: float = 0.1
     text_dropout_beside_reference: float = 0.5
     clean_views_share: float = 0.4
-    known_dropout: float = 0.15
-    """Of the samples with clean views or a lifted one, those that are not told what these show elsewhere."""
     noise_shift: float = 3.0
     """Shifts the logit-normal noise levels upwards (arXiv:2403.03206, Eq. 23): views are redundant."""
     common: tuple[str, ...] = ()
@@ -78,10 +73,6 @@ class TransformerTraining:
     width: int = 256
     depth: int = 12
     heads: int = 4
-    reprojection: bool = True
-    """Whether the network reads what clean views show from the cameras of the noisy ones."""
-    only_known: bool = False
-    """Trains what reads that alone; all else stays, and text as it was."""
     seed: int = 0
 
 
@@ -98,8 +89,6 @@ class Batch:
     reference: Tensor | None
     lifted: Tensor | None = None
     """[b, 1, c, h, w]: the reference as a view, clean, which takes no part in the loss."""
-    poses: Tensor | None = None
-    """[b, v, 2] or, with a lifted view, [b, v + 1, 2]: azimuths and elevations in degrees."""
 
 
 class BatchSource:
@@ -166,7 +155,7 @@ class BatchSource:
                 front = np.stack([np.zeros_like(heights), heights], -1)[:, None]
                 all_poses = np.concatenate([all_poses, front], 1)
         rays = rays_of(all_poses, x.shape[-1] // PATCH)
-        return Batch(x, mask, rays, torch.stack(text), reference, lifted, torch.from_numpy(all_poses))
+        return Batch(x, mask, rays, torch.stack(text), reference, lifted)
 
 
 @torch.no_grad()
@@ -191,13 +180,7 @@ def rays_of(poses: np.ndarray, cells: int) -> Tensor:
 
 
 def flow_matching_loss(
-    model: MultiViewTransformer,
-    batch: Batch,
-    sigma: Tensor,
-    clean: Tensor,
-    noise: Tensor,
-    dtype: torch.dtype,
-    known: Tensor | None = None,
+    model: MultiViewTransformer, batch: Batch, sigma: Tensor, clean: Tensor, noise: Tensor, dtype: torch.dtype
 ) -> Tensor:
     """Mean squared error of the velocity on the views that are not clean; `sigma` is [b, v]."""
     level = sigma[:, :, None, None, None]
@@ -207,30 +190,11 @@ def flow_matching_loss(
     if batch.lifted is not None:
         noisy = torch.cat([noisy, batch.lifted], 1)
         sigma = torch.cat([sigma, sigma.new_zeros(len(sigma), 1)], 1)
-    known = None if known is None else known.to(dtype)
-    velocity = model(noisy.to(dtype), sigma, batch.rays.to(dtype), context, known).float()
+    velocity = model(noisy.to(dtype), sigma, batch.rays.to(dtype), context).float()
     velocity = velocity[:, : batch.latents.shape[1]]
     weight = batch.loss_mask * (1 - clean)[:, :, None, None, None]
     error = (velocity - (noise - batch.latents)).square()
     return (weight * error).sum() / weight.sum().clamp_min(1)
-
-
-def told(
-    autoencoder: GBufferAutoencoder | None, batch: Batch, clean: Tensor, keep: Tensor
-) -> Float[Tensor, "b v n k"] | None:
-    """What the clean views of the samples `keep` [b] say of the noisy ones: the argument `known`.
-
-    The lifted view speaks only where no view is clean, as its errors would contradict a true one.
-    """
-    if autoencoder is None or batch.poses is None:
-        return None
-    latents, given, noisy = batch.latents, clean, 1 - clean
-    if batch.lifted is not None:
-        alone = 1 - clean.amax(1, keepdim=True)
-        latents = torch.cat([latents, batch.lifted], 1)
-        given, noisy = torch.cat([given, alone], 1), torch.cat([noisy, 0 * alone], 1)
-    poses = batch.poses.float().cpu().numpy()
-    return known_views(autoencoder, latents, poses, noisy, given * keep[:, None])
 
 
 def draw_noise_levels(
@@ -250,36 +214,27 @@ def draw_noise_levels(
 
 @torch.no_grad()
 def validation_loss(
-    model: MultiViewTransformer,
-    source: BatchSource,
-    config: TransformerTraining,
-    dtype: torch.dtype,
-    autoencoder: GBufferAutoencoder | None = None,
+    model: MultiViewTransformer, source: BatchSource, config: TransformerTraining, dtype: torch.dtype
 ) -> dict[str, float]:
-    """Loss on objects that are never trained on, at fixed noise: without a reference picture, with one,
-    with the lifter's view of it too, and, where what it shows can be told, beside a clean view.
+    """Loss on objects that are never trained on, at fixed noise: without a reference picture, with one, and
+    with the lifter's view of it too.
 
     The noise levels are the same whatever the recipe, so that runs can be compared.
     """
     config = replace(config, noise_shift=VALIDATION_SHIFT, clean_views_share=VALIDATION_CLEAN)
     out = {}
-    arms = {"val_text": (False, False, False), "val_image": (True, False, False)}
-    if autoencoder is not None:
-        arms["val_clean"] = (False, False, True)
+    arms = {"val_text": (False, False), "val_image": (True, False)}
     if source.lifter is not None:
-        arms["val_lifted"] = (True, True, False)
-    for name, (with_reference, lift, beside) in arms.items():
+        arms["val_lifted"] = (True, True)
+    for name, (with_reference, lift) in arms.items():
         rng, generator = np.random.default_rng(11), torch.Generator().manual_seed(11)
         losses = []
         for _ in range(3):
             batch = to_device(source.draw(16, 4, with_reference, rng, lift=lift), model.device)
             sigma, clean = draw_noise_levels(16, 4, config, generator)
-            clean.zero_()
-            clean[:, 0] = float(beside)
             noise = torch.randn(batch.latents.shape, generator=generator)
-            sigma, clean, noise = (x.to(model.device) for x in (sigma * (1 - clean), clean, noise))
-            known = told(autoencoder, batch, clean, torch.ones_like(clean[:, 0]))
-            loss = flow_matching_loss(model, batch, sigma, clean, noise, dtype, known)
+            sigma, counted, noise = (x.to(model.device) for x in (sigma, 0 * clean, noise))
+            loss = flow_matching_loss(model, batch, sigma, counted, noise, dtype)
             losses.append(float(loss))
         out[name] = round(float(np.mean(losses)), 4)
     return out
@@ -291,10 +246,9 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
 
 
 def uses_muon(name: str, parameter: Tensor) -> bool:
-    """The matrices inside and before the blocks; embeddings, modulation and output keep AdamW."""
+    """The matrices inside the blocks; embeddings, modulation and output keep AdamW."""
     parts = set(name.split("."))
-    inside = bool({"blocks", "into_blocks", "read"} & parts) and not {"modulation", "sight"} & parts
-    return parameter.ndim == 2 and inside
+    return parameter.ndim == 2 and "blocks" in parts and not {"modulation", "sight"} & parts
 
 
 def train_transformer(
@@ -303,20 +257,15 @@ def train_transformer(
     config: TransformerTraining,
     device: torch.device,
     *,
-    autoencoder: Path,
     lifter: Path | None = None,
     start_from: Path | None = None,
 ) -> None:
-    """Train into `out` on latents of the saved `autoencoder`, beside views of the saved `lifter`; writes
-    `transformer/` (EMA weights) and `transformer.jsonl`.
+    """Train into `out`, beside views of the saved `lifter`; writes `transformer/` (EMA weights) and
+    `transformer.jsonl`.
 
     Resumes from the checkpoint in `out`; where there is none, goes on from the saved model
     `start_from`, whose sizes then count instead of the recipe's.
     """
-    if config.only_known and not config.reprojection:
-        raise InputError(
-            "transformer.only_known needs transformer.reprojection: there is nothing else to train."
-        )
     out.mkdir(parents=True, exist_ok=True)
     encoder = TextEncoder()
     dtype = working_dtype(device)
@@ -324,22 +273,14 @@ def train_transformer(
     if lifter is not None:
         lifting = PictureLifter.from_pretrained(lifter, dtype=dtype).eval().to(device)
         lifting.to(memory_format=torch.channels_last)
-    decoding = None
-    if config.reprojection:
-        decoding = GBufferAutoencoder.from_pretrained(autoencoder, dtype=dtype).eval().to(device)
-        decoding.to(memory_format=torch.channels_last)
     source = BatchSource(LatentCache.open(cache, "train"), encoder, config, lifting)
     validation = BatchSource(LatentCache.open(cache, "val"), encoder, config, lifting)
     del encoder
     torch.manual_seed(config.seed)
     if start_from is None:
-        model = MultiViewTransformer(
-            width=config.width, depth=config.depth, heads=config.heads, reprojection=config.reprojection
-        ).to(device)
+        model = MultiViewTransformer(width=config.width, depth=config.depth, heads=config.heads).to(device)
     else:
-        model = started_from(start_from, config.reprojection).to(device)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(not config.only_known or name.startswith("known_views."))
+        model = MultiViewTransformer.from_pretrained(start_from).float().to(device)
     weights = MasterWeights(
         model,
         use_muon=uses_muon,
@@ -361,16 +302,9 @@ def train_transformer(
         count = config.views_per_batch // views
         with_reference, lift = rng.uniform() < config.reference_share, rng.uniform() < config.lifted_share
         batch = to_device(source.draw(count, views, with_reference, rng, lift=lift), device)
-        told_by_none = config.only_known and batch.lifted is None
-        share = 1.0 if told_by_none else config.clean_views_share
-        sigma, clean = draw_noise_levels(count, views, replace(config, clean_views_share=share), generator)
+        sigma, clean = draw_noise_levels(count, views, config, generator)
         noise = torch.randn(batch.latents.shape, generator=generator).to(device)
-        keep = (torch.rand(count, generator=generator) >= config.known_dropout).float()
-        sigma, clean = sigma.to(device), clean.to(device)
-        known = told(decoding, batch, clean, keep.to(device))
-        if config.only_known and known is None:  # nothing to learn from
-            continue
-        loss = flow_matching_loss(model, batch, sigma, clean, noise, dtype, known)
+        loss = flow_matching_loss(model, batch, sigma.to(device), clean.to(device), noise, dtype)
         loss.backward()
         warmup = min(1.0, (weights.steps - first + 1) / config.warmup_steps)
         weights.step(warmup * min(1.0, (1 - fraction) / config.fall))
@@ -380,7 +314,7 @@ def train_transformer(
             weights.load_working(weights.ema)
             row = {"step": weights.steps, "seconds": round(time.monotonic() - start), "samples": samples,
                    "views": views, "loss": round(running, 4)}  # fmt: skip
-            row |= validation_loss(model, validation, config, dtype, decoding)
+            row |= validation_loss(model, validation, config, dtype)
             weights.load_working(weights.masters)
             append_row(out / "transformer.jsonl", row)
         if time.monotonic() - last_save > 300:
@@ -391,16 +325,6 @@ def train_transformer(
             last_save = time.monotonic()
     weights.save(out / "transformer-falling.safetensors")
     save_ema(model, weights, out)
-
-
-def started_from(saved: Path, reprojection: bool) -> MultiViewTransformer:
-    """A saved model in fp32; one without reprojection gets it where asked, and it begins as nothing."""
-    trained = MultiViewTransformer.from_pretrained(saved).float()
-    if trained.known_views is not None or not reprojection:
-        return trained
-    model = MultiViewTransformer.from_config(trained.config, reprojection=True)
-    model.load_state_dict(trained.state_dict(), strict=False)
-    return model
 
 
 def save_ema(model: MultiViewTransformer, weights: MasterWeights, out: Path) -> None:

@@ -38,8 +38,7 @@ def drawn(folder: Path, candidates: int, redraws: int = 0) -> ViewSet:
     )
     assert model.calls == candidates + redraws
     assert model.started == [False] * candidates + [True] * redraws
-    assert {anchors for anchors, _ in model.stood} == {()}
-    assert [level for _, level in model.stood[candidates:]] == [config.redraw_level] * redraws
+    assert model.start_levels[candidates:] == [config.redraw_level] * redraws
     assert fractions == sorted(fractions)
     return ViewSet.load(folder / DRAWN_FILE)
 
@@ -61,14 +60,6 @@ def test_the_best_set_is_drawn_again_and_kept_where_it_gets_better(tmp_path: Pat
     scores = load_drawn(tmp_path / "again" / "views.json").candidates
     assert len(scores) == 5
     assert view_consistency(kept).score == pytest.approx(max(scores))
-
-
-def test_a_set_is_drawn_again_beside_its_views_in_turn() -> None:
-    model = BarrelPipeline(jitter=2.0)
-    config = ViewsConfig(size_px=64, num_inference_steps=1, candidates=2, redraws=5, redraw_beside=True)
-    best_views(model, Prompt("a barrel"), config, 0)
-    again = [((0,), 1.0), *(((view,), config.redraw_level) for view in (2, 4, 6, 0))]
-    assert model.stood[2:] == again
 
 
 def test_the_views_are_bent_into_one_another_and_kept_as_drawn(tmp_path: Path) -> None:

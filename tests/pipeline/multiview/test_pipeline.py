@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -226,34 +225,6 @@ def test_views_are_drawn_again_from_the_level_that_is_asked_for(pipeline: MultiV
         del pipeline.velocity
     assert calls == pytest.approx([float(level) for level in levels[:-1] if level <= 0.7])
     assert len(calls) < 8
-
-
-def test_anchors_stay_and_tell_the_others() -> None:
-    pipeline = tiny_pipeline()
-    told = MultiViewTransformer(width=32, depth=2, heads=2, reference_depth=1, reprojection=True).eval()
-    told.load_state_dict(pipeline.transformer.state_dict(), strict=False)
-    assert told.known_views is not None
-    torch.nn.init.normal_(told.known_views.into_blocks[0].weight, std=0.3)
-    first = draw(pipeline, Prompt("a barrel"), 1)
-    seen = first.gbuffer
-    seen.alpha[1, 16:48, 16:48] = 1  # a view that says something
-
-    def again(anchors: tuple[int, ...]) -> ViewSet:
-        return pipeline(
-            Prompt("a barrel"), CAMERAS, num_inference_steps=4, guidance_scale=2.0,
-            generator=torch.Generator().manual_seed(2), start=first, start_level=0.9, anchors=anchors,
-        )  # fmt: skip
-
-    sets = [again(()), again((1,))]
-    pipeline.register_modules(transformer=told)
-    sets.append(again((1,)))
-    for views in sets[1:]:
-        for name, channel in views.gbuffer.channels().items():
-            assert torch.equal(channel[1], seen.channels()[name][1]), name
-    for one, other in itertools.combinations(sets, 2):
-        assert one.gbuffer.depth is not None
-        assert other.gbuffer.depth is not None
-        assert not torch.equal(one.gbuffer.depth[0], other.gbuffer.depth[0])
 
 
 def test_begun_from_the_mean_only_the_steps_below_its_level_follow(pipeline: MultiViewPipeline) -> None:

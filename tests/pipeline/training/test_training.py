@@ -10,10 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pipeline.multiview.autoencoder import GBufferAutoencoder
 from pipeline.multiview.sampler import load
 from pipeline.multiview.transformer import MultiViewTransformer
-from pipeline.training.known_views import known_views
 from pipeline.training.train import run
 from pipeline.training.train_autoencoder import cropped, reconstruction_loss
 from pipeline.training.train_transformer import (
@@ -22,8 +20,6 @@ from pipeline.training.train_transformer import (
     draw_noise_levels,
     flow_matching_loss,
     rays_of,
-    started_from,
-    told,
 )
 from pipeline.training.views import lit_picture
 from pipeline.training.weights import MasterWeights, warmup_cosine
@@ -120,35 +116,6 @@ def test_a_lifted_view_stands_beside_the_others_and_takes_no_part_in_the_loss() 
     torch.testing.assert_close(loss, expected)
 
 
-def test_clean_views_tell_the_noisy_ones_and_the_lifted_view_where_there_are_none() -> None:
-    autoencoder = GBufferAutoencoder(widths=(16, 16, 16)).eval()
-    latents = torch.randn(3, 2, 16, 8, 8)
-    poses = torch.tensor([[0.0, 15.0], [90.0, 15.0], [0.0, 20.0]]).expand(3, 3, 2)
-    batch = Batch(latents, latents, latents, latents, None, lifted=latents[:, :1] + 1, poses=poses)
-    clean = torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.0, 1.0]])
-    found = told(autoencoder, batch, clean, torch.tensor([1.0, 1.0, 0.0]))
-    assert found is not None
-    assert found.shape[:2] == (3, 3)
-    known = found.abs().sum((2, 3)) > 0
-    assert known.tolist() == [[True, False, False], [True, True, False], [False] * 3]
-    alone = known_views(autoencoder, latents[:1], poses[:1, :2].numpy(), 1 - clean[:1], clean[:1])
-    assert alone is not None
-    torch.testing.assert_close(found[0, 0], alone[0, 0])
-    assert told(None, batch, clean, torch.ones(3)) is None
-    assert told(autoencoder, batch, clean, torch.zeros(3)) is None
-
-
-def test_a_model_without_reprojection_is_trained_on_with_it(tmp_path: Path) -> None:
-    model = MultiViewTransformer(width=32, depth=2, heads=2, reference_depth=1)
-    model.half().save_pretrained(tmp_path / "saved")
-    more = started_from(tmp_path / "saved", reprojection=True)
-    assert more.config.reprojection
-    assert more.dtype == torch.float32
-    assert more.known_views is not None
-    assert all(layer.weight.abs().max() == 0 for layer in more.known_views.into_blocks)
-    torch.testing.assert_close(more.ray_mlp[0].weight, model.ray_mlp[0].weight.float())
-
-
 def test_turning_the_world_with_the_reference_changes_rays_only_by_azimuth() -> None:
     straight = rays_of(np.array([[[10.0, 15.0]]]), 8)
     turned = rays_of(np.array([[[370.0, 15.0]]]), 8)
@@ -180,22 +147,15 @@ def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
     shutil.copy(out / "transformer-falling.safetensors", out / "transformer.safetensors")
     run(recipe, out=out, resume=True, device="cpu")
     assert int(load_file(out / "transformer-falling.safetensors")["steps"]) > before > 0
-    # Another run goes on from the pipeline: the same autoencoder, the transformer's own sizes. Nothing is
-    # trained but what reads finished views.
-    more = recipe.read_text().replace("width: 32, ", "only_known: true, ")
+    # Another run goes on from the pipeline: the same autoencoder and lifter, the transformer's own sizes.
+    more = recipe.read_text().replace("width: 32, ", "")
     recipe.write_text(f"{more}start_from: {out / 'pipeline'}\nkeep: [lifter]\n")
     run(recipe, out=tmp_path / "continued", device="cpu")
     assert load(tmp_path / "continued" / "pipeline").transformer.patch_out.in_features == 32
-    kept = load_file(
-        tmp_path / "continued" / "pipeline" / "autoencoder" / "diffusion_pytorch_model.safetensors"
-    )
-    first = load_file(out / "pipeline" / "autoencoder" / "diffusion_pytorch_model.safetensors")
-    assert all(torch.equal(kept[name], first[name]) for name in first)
-    weights = Path("pipeline/transformer/diffusion_pytorch_model.safetensors")
-    old, new = load_file(out / weights), load_file(tmp_path / "continued" / weights)
-    changed = {name for name in old if not torch.equal(old[name], new[name])}
-    assert changed
-    assert all(name.startswith("known_views.") for name in changed)
+    for part in ("autoencoder", "lifter", "transformer"):
+        weights = Path("pipeline", part, "diffusion_pytorch_model.safetensors")
+        old, new = load_file(out / weights), load_file(tmp_path / "continued" / weights)
+        assert all(torch.equal(old[name], new[name]) for name in old) == (part != "transformer")
     # Of a decoder and a lifter that are trained on, the encoder stays, and so does what is kept.
     more = more.replace("minutes: 0.05, crop: 32", "minutes: 0.05, crop: 32, decoder_only: true")
     recipe.write_text(f"{more}start_from: {out / 'pipeline'}\nkeep: [critic, transformer]\n")

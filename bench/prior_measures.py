@@ -187,13 +187,6 @@ def color_is_right(shares: dict[str, float], asked: tuple[str, ...]) -> tuple[fl
     return share, share > 0 and share >= max(others.values())
 
 
-def metal_share(gbuffer: GBuffer) -> float:
-    """Mean metallic of the covered pixels."""
-    assert gbuffer.metallic is not None
-    values = gbuffer.metallic[gbuffer.alpha > 0.5]
-    return float(values.mean()) if len(values) else 0.0
-
-
 def mask_iou(a: GBuffer, b: GBuffer) -> float:
     """Mean over views of the masks' overlap; the same cameras."""
     first, second = a.alpha.flatten(1) > 0.5, b.alpha.flatten(1) > 0.5

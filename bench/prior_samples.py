@@ -45,7 +45,7 @@ class Sampling:
     """Of the model's weights."""
     num_inference_steps: int
     guidance_scale: float
-    mean_level: float = 1.0
+    guess_level: float = 1.0
 
 
 @dataclass
@@ -68,11 +68,11 @@ class Sampler:
                 cameras,
                 num_inference_steps=sampling.num_inference_steps,
                 guidance_scale=sampling.guidance_scale,
-                mean_level=sampling.mean_level,
+                guess_level=sampling.guess_level,
                 generator=stage_generator(seed, "views"),
             )
 
-        how = [sampling.num_inference_steps, sampling.guidance_scale, sampling.mean_level]
+        how = [sampling.num_inference_steps, sampling.guidance_scale, sampling.guess_level]
         return self._kept(self._key(prompt, cameras, seed, how), cameras, draw)
 
     def best(self, prompt: Prompt, config: ViewsConfig, seed: int) -> ViewSet:
@@ -80,7 +80,7 @@ class Sampler:
         cameras = view_cameras(config)
         how = [
             config.num_inference_steps, config.guidance_for(prompt), config.candidates, config.redraws,
-            config.redraw_level, config.likeness_weight, config.mean_level_for(prompt),
+            config.redraw_level, config.likeness_weight, config.metal_weight, config.guess_level_for(prompt),
         ]  # fmt: skip
         return self._kept(
             self._key(prompt, cameras, seed, how),

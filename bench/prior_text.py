@@ -19,7 +19,6 @@ from bench.prior_measures import (
     compare,
     compositional_prompts,
     mask_iou,
-    metal_share,
     palette_shares,
 )
 from bench.prior_page import Row, Strip, grid, shaded, strips
@@ -27,6 +26,7 @@ from bench.prior_parts import Bench, by_category, ring_of
 from bench.prior_samples import network_image
 from pipeline.best_views import view_cameras
 from pipeline.consistency import view_consistency
+from pipeline.finish import metal_share
 from pipeline.multiview.codec import decode_gbuffer
 from pipeline.preset import ViewsConfig
 from pipeline.prompt import Prompt

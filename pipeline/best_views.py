@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipeline.consistency import Consistency, view_consistency
+from pipeline.finish import asks_for_metal, metal_share
 from pipeline.preset import ViewsConfig
 from pipeline.prompt import Prompt
 from render.cameras import Cameras, orbit_cameras
@@ -46,13 +47,15 @@ class BestViews:
 def best_views(
     network: ViewModel, prompt: Prompt, config: ViewsConfig, seed: int, progress: Progress = silent
 ) -> BestViews:
-    """The set of views that agrees best, with itself and with the prompt: `score exp(w (likeness - 1))`.
+    """The set of views that agrees best with itself and with the prompt: `score exp(w (likeness - 1) - m d)`,
+    where d is how far the views are from the metal, or the lack of it, that the text asks for.
 
     The best of the candidates is drawn again from `redraw_level` and kept where that is better.
     """
     cameras, total = view_cameras(config), config.candidates + config.redraws
     best: BestViews | None = None
     scores: list[float] = []
+    metal = asks_for_metal(prompt.text)
     for k in range(total):
         views = network(
             prompt,
@@ -62,13 +65,15 @@ def best_views(
             generator=stage_generator(seed, f"views-{k}" if k else "views"),
             start=best.views if best is not None and k >= config.candidates else None,
             start_level=config.redraw_level,
-            mean_level=config.mean_level_for(prompt),
+            guess_level=config.guess_level_for(prompt),
             progress=part_of(progress, k / total, (k + 1) / total),
         ).to("cpu")
         found = view_consistency(views)
         likeness = network.likeness(prompt, views)
-        fits = 1.0 if likeness is None else math.exp(config.likeness_weight * (likeness - 1))
-        scores.append(found.score * fits)
+        fits = 0.0 if likeness is None else config.likeness_weight * (likeness - 1)
+        if metal is not None:
+            fits -= config.metal_weight * abs(metal_share(views.gbuffer) - metal)
+        scores.append(found.score * math.exp(fits))
         if best is None or scores[-1] > max(scores[:-1]):
             best = BestViews(views, found, likeness, ())
     assert best is not None

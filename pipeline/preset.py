@@ -37,13 +37,15 @@ class ViewsConfig:
     guidance_scale: float = 2.0
     picture_guidance_scale: float = 2.0
     """Where the prompt is a picture alone."""
-    picture_start_level: float = 0.8
-    """Where the prompt is a picture alone: views begin at this noise level from the mean of all that the
-    picture allows; 1 begins from nothing but noise."""
+    picture_start_level: float = 0.6
+    """Where the prompt has a picture: views begin at this noise level from a first guess of the whole object;
+    1 begins from nothing but noise."""
     candidates: int = 1
     """How many sets of views are drawn; the one that agrees best with itself and the prompt is kept."""
     likeness_weight: float = 2.0
     """What the critic's opinion counts in that choice; 0: only whether the views agree."""
+    metal_weight: float = 1.0
+    """What it counts there that views are of metal, or not, where the text says so (`pipeline.finish`)."""
     redraws: int = 0
     """How often the best set is drawn again from `redraw_level`, and kept where that is better."""
     redraw_level: float = 0.88
@@ -70,6 +72,7 @@ class ViewsConfig:
         _check("num_inference_steps", self.num_inference_steps, 1, 1000)
         _check("candidates", self.candidates, 1, 16)
         _check("likeness_weight", self.likeness_weight, 0.0, 100.0)
+        _check("metal_weight", self.metal_weight, 0.0, 100.0)
         _check("redraws", self.redraws, 0, 16)
         _check("redraw_level", self.redraw_level, 0.0, 1.0)
         _check("guidance_scale", self.guidance_scale, 0.0, 50.0)
@@ -80,9 +83,9 @@ class ViewsConfig:
         """The guidance scale for a prompt."""
         return self.guidance_scale if prompt.text else self.picture_guidance_scale
 
-    def mean_level_for(self, prompt: Prompt) -> float:
-        """The noise level at which views begin from the mean; 1: from noise alone."""
-        return 1.0 if prompt.text else self.picture_start_level
+    def guess_level_for(self, prompt: Prompt) -> float:
+        """The noise level at which views begin from a first guess; 1: from noise alone."""
+        return self.picture_start_level if prompt.pictures else 1.0
 
 
 @dataclass(frozen=True)

@@ -33,11 +33,11 @@ class ViewModel(Protocol):
         generator: torch.Generator,
         start: ViewSet | None = None,
         start_level: float = 1.0,
-        mean_level: float = 1.0,
+        guess_level: float = 1.0,
         progress: Progress = silent,
     ) -> ViewSet:
         """Views of one object that fits the prompt; with `start`, those views drawn again from `start_level`
-        of noise; with `mean_level` below 1, begun with that much noise from the mean of what fits."""
+        of noise; with `guess_level` below 1, begun with that much noise from a first guess."""
         ...
 
     def likeness(self, prompt: Prompt, views: ViewSet) -> float | None:

@@ -101,7 +101,7 @@ class BarrelPipeline:
         """Of every call: whether views were drawn again."""
         self.start_levels: list[float] = []
         self.guidance: list[float] = []
-        self.mean_levels: list[float] = []
+        self.guess_levels: list[float] = []
         self.likes: Callable[[ViewSet], float] | None = None
         self.takes_pictures_for: str | None = None
 
@@ -115,14 +115,14 @@ class BarrelPipeline:
         generator: torch.Generator,
         start: ViewSet | None = None,
         start_level: float = 1.0,
-        mean_level: float = 1.0,
+        guess_level: float = 1.0,
         progress: Progress = silent,
     ) -> ViewSet:
         self.calls += 1
         self.started.append(start is not None)
         self.start_levels.append(start_level)
         self.guidance.append(guidance_scale)
-        self.mean_levels.append(mean_level)
+        self.guess_levels.append(guess_level)
         for step in range(num_inference_steps):
             progress(step / num_inference_steps)
         return barrel_views(cameras, self.jitter, generator)

@@ -22,6 +22,8 @@ class GBufferAutoencoder(AutoencoderNetwork, ModelMixin, ConfigMixin):
         widths: Sequence[int] = (48, 96, 160),
         encoder_blocks: Sequence[int] = (2, 3),
         decoder_blocks: Sequence[int] = (3, 4, 4),
+        detail_width: int = 24,
+        detail_blocks: int = 2,
     ) -> None:
         """See `AutoencoderNetwork`."""
-        super().__init__(latent_channels, widths, encoder_blocks, decoder_blocks)
+        super().__init__(latent_channels, widths, encoder_blocks, decoder_blocks, detail_width, detail_blocks)

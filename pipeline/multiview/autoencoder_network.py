@@ -49,9 +49,12 @@ class AutoencoderNetwork(nn.Module):
         widths: Sequence[int] = (48, 96, 160),
         encoder_blocks: Sequence[int] = (2, 3),
         decoder_blocks: Sequence[int] = (3, 4, 4),
+        detail_width: int = 24,
+        detail_blocks: int = 2,
     ) -> None:
         """`widths` are the channels at 1/2, 1/4 and 1/8 of the resolution, `*_blocks` the residual blocks
-        there (the encoder starts at 1/4)."""
+        there (the encoder starts at 1/4). `detail_width` and `detail_blocks` are those of the decoder's last
+        stage, which sees single pixels."""
         super().__init__()
         half, quarter, eighth = widths
         self.encoder = nn.Sequential(
@@ -81,8 +84,17 @@ class AutoencoderNetwork(nn.Module):
             nn.PixelShuffle(2),
             *(ResidualBlock(half) for _ in range(decoder_blocks[0])),
             nn.SiLU(),
-            nn.Conv2d(half, 4 * CHANNELS, 3, padding=1),
+        )
+        self.to_image = nn.Sequential(nn.Conv2d(half, 4 * CHANNELS, 3, padding=1), nn.PixelShuffle(2))
+        last = nn.Conv2d(detail_width, CHANNELS, 3, padding=1)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.get_parameter("bias"))
+        self.to_detail = nn.Sequential(
+            nn.Conv2d(half, 4 * detail_width, 1),
             nn.PixelShuffle(2),
+            *(ResidualBlock(detail_width) for _ in range(detail_blocks)),
+            nn.SiLU(),
+            last,
         )
 
     @property
@@ -106,5 +118,6 @@ class AutoencoderNetwork(nn.Module):
 
     def decode(self, latents: Float[Tensor, "n c h w"]) -> Float[Tensor, "n 10 H W"]:
         """The network image of latents."""
-        image: Tensor = self.decoder(latents)
+        hidden = self.decoder(latents)
+        image: Tensor = self.to_image(hidden) + self.to_detail(hidden)
         return image

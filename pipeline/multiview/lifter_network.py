@@ -203,6 +203,17 @@ class LifterNetwork(nn.Module):
         self, picture: Float[Tensor, "b 4 s s"], features: Features, framing: Float[Tensor, "b 4"]
     ) -> Float[Tensor, "b c h w"]:
         """Latents of the orthographic view from the picture's azimuth and the framing's elevation, fp32."""
+        return self.latents(self.tokens(picture, features, framing))
+
+    def latents(self, tokens: Float[Tensor, "b d h w"]) -> Float[Tensor, "b c h w"]:
+        """Of the view that the tokens are of, fp32."""
+        latents: Tensor = self.head(tokens)
+        return latents.float()
+
+    def tokens(
+        self, picture: Float[Tensor, "b 4 s s"], features: Features, framing: Float[Tensor, "b 4"]
+    ) -> Float[Tensor, "b d h w"]:
+        """What is read in the picture, one token per latent of the view."""
         taken = Framing.from_tensor(framing)
         laid = laid_over(picture.float(), taken) * 2 - 1
         x = self.stem(laid.to(self.dtype).contiguous(memory_format=torch.channels_last))
@@ -216,6 +227,4 @@ class LifterNetwork(nn.Module):
         tokens = x.flatten(2).transpose(1, 2)
         for block in self.far:
             tokens = block(tokens)
-        x = tokens.transpose(1, 2).reshape(b, c, h, w).contiguous(memory_format=torch.channels_last)
-        latents: Tensor = self.head(x)
-        return latents.float()
+        return tokens.transpose(1, 2).reshape(b, c, h, w).contiguous(memory_format=torch.channels_last)

@@ -1,9 +1,9 @@
 """The multi-view diffusion model as a diffusers `DiffusionPipeline`: `from_pretrained`, adapters, the hub.
 
-Autoencoder, transformer, flow-matching scheduler, a lifter for pictures, and a critic of what is drawn; the
-text encoder stays outside the saved folder, because it comes as a package (see `text`). Drawing is
-`sampler.ViewSampler`'s, which reads the same folder without diffusers; here the steps are those of the
-scheduler, which may be any of diffusers' flow-matching ones.
+Autoencoder, transformer, flow-matching scheduler, a lifter and a volume for pictures, and a critic of what
+is drawn; the text encoder stays outside the saved folder, because it comes as a package (see `text`).
+Drawing is `sampler.ViewSampler`'s, which reads the same folder without diffusers; here the steps are those
+of the scheduler, which may be any of diffusers' flow-matching ones.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from pipeline.models import HASHES, verified_model
 from pipeline.multiview.autoencoder import GBufferAutoencoder
 from pipeline.multiview.critic import ViewCritic
 from pipeline.multiview.lifter import PictureLifter
-from pipeline.multiview.sampler import CRITIC, LIFTER, ViewSampler, prepared, working_dtype
+from pipeline.multiview.sampler import CRITIC, LIFTER, VOLUME, ViewSampler, prepared, working_dtype
 from pipeline.multiview.transformer import MultiViewTransformer
+from pipeline.multiview.volume import PictureVolume
 from render.progress import Progress
 
 
@@ -34,8 +35,9 @@ class MultiViewPipeline(ViewSampler, DiffusionPipeline):
     transformer: MultiViewTransformer
     scheduler: FlowMatchEulerDiscreteScheduler
     lifter: PictureLifter | None
+    volume: PictureVolume | None
     critic: ViewCritic | None
-    _optional_components = [LIFTER, CRITIC]  # noqa: RUF012 - diffusers adds lists to it
+    _optional_components = [LIFTER, VOLUME, CRITIC]  # noqa: RUF012 - diffusers adds lists to it
 
     def __init__(
         self,
@@ -43,6 +45,7 @@ class MultiViewPipeline(ViewSampler, DiffusionPipeline):
         transformer: MultiViewTransformer,
         scheduler: FlowMatchEulerDiscreteScheduler,
         lifter: PictureLifter | None = None,
+        volume: PictureVolume | None = None,
         critic: ViewCritic | None = None,
     ) -> None:
         DiffusionPipeline.__init__(self)
@@ -51,6 +54,7 @@ class MultiViewPipeline(ViewSampler, DiffusionPipeline):
             transformer=transformer,
             scheduler=scheduler,
             lifter=lifter,
+            volume=volume,
             critic=critic,
         )
         self._text_encoder = None
@@ -101,6 +105,7 @@ def load(
         MultiViewTransformer.from_pretrained(folder / "transformer", dtype=dtype),
         FlowMatchEulerDiscreteScheduler.from_pretrained(folder / "scheduler"),
         PictureLifter.from_pretrained(folder / LIFTER, dtype=dtype) if (folder / LIFTER).is_dir() else None,
+        PictureVolume.from_pretrained(folder / VOLUME, dtype=dtype) if (folder / VOLUME).is_dir() else None,
         ViewCritic.from_pretrained(folder / CRITIC, dtype=dtype) if (folder / CRITIC).is_dir() else None,
     )
     return prepared(pipeline, folder, device)
@@ -108,7 +113,10 @@ def load(
 
 def save(pipeline: MultiViewPipeline, folder: Path) -> None:
     """Write the pipeline as fp16 safetensors with its hashes."""
-    for model in (pipeline.autoencoder, pipeline.transformer, pipeline.lifter, pipeline.critic):
+    networks = (
+        pipeline.autoencoder, pipeline.transformer, pipeline.lifter, pipeline.volume, pipeline.critic
+    )  # fmt: skip
+    for model in networks:
         if model is not None:
             model.half()
     pipeline.save_pretrained(folder)

@@ -28,10 +28,11 @@ from pipeline.multiview.autoencoder_network import DOWNSAMPLING, AutoencoderNetw
 from pipeline.multiview.codec import decode_gbuffer, encode_gbuffer
 from pipeline.multiview.critic_network import CriticNetwork
 from pipeline.multiview.domain import CONCEPTS, Domain, DomainScore
-from pipeline.multiview.lifter_network import Framing, LifterNetwork
+from pipeline.multiview.lifter_network import Features, Framing, LifterNetwork
 from pipeline.multiview.schedule import FlowSchedule
 from pipeline.multiview.text import TextEncoder
 from pipeline.multiview.transformer_network import PATCH, TransformerNetwork, ray_features
+from pipeline.multiview.volume_network import VolumeNetwork
 from pipeline.prompt import Prompt
 from render.cameras import Cameras, orbit_cameras
 from render.errors import InputError
@@ -43,6 +44,8 @@ LIFTER = "lifter"
 """Folder of the lifter in a saved pipeline, which may have none."""
 SURE_OF_NAME = 0.45
 """Cosine from which a picture is taken for what it is most like."""
+VOLUME = "volume"
+"""Folder of the volume network, which may be missing too."""
 CRITIC = "critic"
 """Folder of the critic, which may be missing too."""
 
@@ -71,7 +74,11 @@ class Lifted:
     """A picture as a view: what `pipeline.multiview.lifter_network` makes of it."""
 
     latents: Float[Tensor, "1 c h w"]
+    camera: Cameras
     rays: Float[Tensor, "1 n f"]
+    tokens: Float[Tensor, "1 d h w"]
+    features: Features
+    framing: Float[Tensor, "1 4"]
 
 
 class ViewSampler:
@@ -81,6 +88,8 @@ class ViewSampler:
     transformer: TransformerNetwork
     lifter: LifterNetwork | None
     """Without one, a picture steers through the transformer's reference tokens alone."""
+    volume: VolumeNetwork | None
+    """Without one, views of a picture begin from the transformer's first prediction alone."""
     critic: CriticNetwork | None
     """Without one, nothing says how like the prompt drawn views are."""
 
@@ -90,10 +99,11 @@ class ViewSampler:
         transformer: TransformerNetwork,
         schedule: FlowSchedule,
         lifter: LifterNetwork | None = None,
+        volume: VolumeNetwork | None = None,
         critic: CriticNetwork | None = None,
     ) -> None:
         self.autoencoder, self.transformer, self._schedule = autoencoder, transformer, schedule
-        self.lifter, self.critic = lifter, critic
+        self.lifter, self.volume, self.critic = lifter, volume, critic
         self._text_encoder: TextEncoder | None = None
         self.known: Domain | None = None
         """What the model was trained on; `load` sets it."""
@@ -147,9 +157,27 @@ class ViewSampler:
         picture = reference_tensor(prompt.pictures[0], size_px).to(self.transformer.device)
         features = self.lifter.features(picture)
         framing = self.lifter.framing(picture, features)
-        latents = self.lifter(picture, features, framing)
+        tokens = self.lifter.tokens(picture, features, framing)
         elevation = torch.rad2deg(Framing.from_tensor(framing).elevation_rad).item()
-        return Lifted(latents, self.rays(orbit_cameras([0.0], [elevation], size_px).to(latents.device)))
+        camera = orbit_cameras([0.0], [elevation], size_px)
+        rays = self.rays(camera.to(tokens.device))
+        return Lifted(self.lifter.latents(tokens), camera, rays, tokens, features, framing)
+
+    @torch.no_grad()
+    def volume_latents(self, lifted: Lifted | None, cameras: Cameras) -> Float[Tensor, "v c h w"] | None:
+        """Latents of views of the volume that a picture is taken for; None without a picture or such a
+        network."""
+        if lifted is None or self.volume is None:
+            return None
+        from pipeline.multiview.volume_views import level_for, volume_views
+
+        volume = self.volume(lifted.tokens, lifted.latents, lifted.features, lifted.framing)
+        seen = (
+            self.decode_views(lifted.latents, lifted.camera.to(lifted.latents.device)).alpha[0, ..., 0] > 0.5
+        )
+        image = volume_views(volume, cameras, level_for(volume, lifted.camera, seen.cpu()))
+        image = image.to(self.autoencoder.device, self.autoencoder.dtype)
+        return self.autoencoder.encode(image.contiguous(memory_format=torch.channels_last)).float()
 
     def velocity(
         self,
@@ -206,7 +234,7 @@ class ViewSampler:
         generator: torch.Generator | None = None,
         start: ViewSet | None = None,
         start_level: float = 1.0,
-        mean_level: float = 1.0,
+        guess_level: float = 1.0,
         progress: Progress = silent,
     ) -> ViewSet:
         """Draw the views. `cameras` are orthographic, with sides that are multiples of 16 pixels.
@@ -215,9 +243,10 @@ class ViewSampler:
         the steps below that level are taken. Errors that steps before have heaped up shrink so (restart
         sampling, arXiv:2306.14878).
 
-        With `mean_level` below 1, the first prediction from nothing but noise, which is the mean of all views
-        that fit the prompt, gets noise up to that level, and the steps below it are taken: nearer to what is
-        likely, and less different from seed to seed.
+        With `guess_level` below 1, a first guess gets noise up to that level, and the steps below it are
+        taken: nearer to what is likely, and less different from seed to seed. It is the first prediction
+        from nothing but noise, the mean of all views that fit the prompt; for a picture halfway between
+        that and views of its volume, of which each errs in its own way.
         """
         if cameras.projection != "orthographic":
             raise ValueError("generated views are orthographic")
@@ -252,9 +281,11 @@ class ViewSampler:
         if start is not None:
             given = self.encode_views(start.gbuffer.to(device), cameras)
             begin, latents = renoised(given, start_level, noise)
-        elif mean_level < 1:
-            mean = noise - velocity(noise, sigmas[0])
-            begin, latents = renoised(mean, mean_level, torch.randn(shape, generator=generator).to(device))
+        elif guess_level < 1:
+            guess = noise - velocity(noise, sigmas[0])
+            if (of_volume := self.volume_latents(lifted, cameras)) is not None:
+                guess = (guess + of_volume) / 2
+            begin, latents = renoised(guess, guess_level, torch.randn(shape, generator=generator).to(device))
         latents = self.integrate(latents, num_inference_steps, velocity, progress, begin)
         views = ViewSet(cameras.to("cpu"), binary_coverage(self.decode_views(latents, cameras).to("cpu")))
         progress(1.0)
@@ -396,6 +427,7 @@ def load(folder: Path | None = None, device: str = "cpu", dtype: torch.dtype | N
         _network(TransformerNetwork, directory / "transformer", dtype),
         schedule,
         _network(LifterNetwork, directory / LIFTER, dtype) if (directory / LIFTER).is_dir() else None,
+        _network(VolumeNetwork, directory / VOLUME, dtype) if (directory / VOLUME).is_dir() else None,
         _network(CriticNetwork, directory / CRITIC, dtype) if (directory / CRITIC).is_dir() else None,
     )
     return prepared(sampler, directory, device)
@@ -407,6 +439,8 @@ def prepared(sampler: Sampler, folder: Path, device: str) -> Sampler:
         sampler.known = Domain.load(folder)
     sampler.autoencoder.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     sampler.transformer.eval().to(device)
+    if sampler.volume is not None:
+        sampler.volume.eval().to(device)
     for network in (sampler.lifter, sampler.critic):
         if network is not None:
             network.eval().to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,4 +1,4 @@
-"""The whole training of the shipped model: autoencoder, lifter, latent cache, critic, transformer, packaging.
+"""The whole training of the shipped model: autoencoder, lifter, volume, latents, critic, transformer.
 
     maquette train configs/train/props.yaml --out runs/props [--resume]
 
@@ -20,6 +20,7 @@ from pipeline.training.train_autoencoder import AutoencoderTraining
 from pipeline.training.train_critic import CriticTraining
 from pipeline.training.train_lifter import LifterTraining
 from pipeline.training.train_transformer import TransformerTraining
+from pipeline.training.train_volume import VolumeTraining
 from render.errors import InputError
 
 
@@ -32,11 +33,13 @@ class TrainingConfig:
     start_from: str | None = None
     """Folder of a trained pipeline that a new run goes on from, with optimisers that begin anew. Its encoder
     is kept, so that latents stay what they are, and its decoder unless the autoencoder is `decoder_only`;
-    its lifter and its transformer are trained on, and a critic is trained, but for what is in `keep`."""
+    its lifter, its volume network and its transformer are trained on, and a critic is trained, but for what
+    is in `keep`."""
     keep: tuple[str, ...] = ()
-    """Of `start_from`, what stays as it is: `lifter`, `critic`, `transformer`."""
+    """Of `start_from`, what stays as it is: `lifter`, `volume`, `critic`, `transformer`."""
     autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
     lifter: LifterTraining = field(default_factory=LifterTraining)
+    volume: VolumeTraining = field(default_factory=VolumeTraining)
     latents: CacheConfig = field(default_factory=CacheConfig)
     critic: CriticTraining = field(default_factory=lambda: CriticTraining(width=40, steps=1800, seed=1))
     """Smaller than the benches' judge, which it must not be like."""
@@ -55,13 +58,14 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
     from pipeline.training.train_autoencoder import train_autoencoder
     from pipeline.training.train_lifter import train_lifter
     from pipeline.training.train_transformer import train_transformer
+    from pipeline.training.train_volume import train_volume
 
     config = build(TrainingConfig, read_yaml(config_path))
     data = Path(config.data)
     if out.exists() and any(out.iterdir()) and not resume:
         raise InputError(f"{out} is not empty; give --resume to go on from it, or another --out.")
-    if wrong := set(config.keep) - {"lifter", "critic", "transformer"}:
-        raise InputError(f"keep: {min(wrong)!r} is none of lifter, critic, transformer.")
+    if wrong := set(config.keep) - {"lifter", "volume", "critic", "transformer"}:
+        raise InputError(f"keep: {min(wrong)!r} is none of lifter, volume, critic, transformer.")
     if config.keep and config.start_from is None:
         raise InputError("keep: there is nothing to keep without start_from.")
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
@@ -83,6 +87,9 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
     if not (out / "lifter").is_dir():
         known = start / "lifter" if start is not None and (start / "lifter").is_dir() else None
         train_lifter(data, out, config.lifter, where, start_from=known)
+    if not (out / "volume").is_dir():
+        known = start / "volume" if start is not None and (start / "volume").is_dir() else None
+        train_volume(data, out, config.volume, where, start_from=known)
     if not (out / "critic").is_dir():
         critic(data, out, config)
     if "transformer" in config.keep:
@@ -141,6 +148,7 @@ def package(data: Path, run_folder: Path, folder: Path, latents: CacheConfig) ->
     from pipeline.multiview.pipeline import MultiViewPipeline, save
     from pipeline.multiview.text import TextEncoder
     from pipeline.multiview.transformer import MultiViewTransformer
+    from pipeline.multiview.volume import PictureVolume
     from pipeline.training.latents import procedural_items
     from pipeline.training.props import captions, is_asked_for, load_props
 
@@ -155,6 +163,7 @@ def package(data: Path, run_folder: Path, folder: Path, latents: CacheConfig) ->
         MultiViewTransformer.from_pretrained(run_folder / "transformer"),
         FlowMatchEulerDiscreteScheduler(shift=SAMPLING_SHIFT),
         PictureLifter.from_pretrained(run_folder / "lifter"),
+        PictureVolume.from_pretrained(run_folder / "volume"),
         ViewCritic.from_pretrained(run_folder / "critic"),
     )
     save(pipeline, partial)

@@ -153,7 +153,7 @@ def train_autoencoder(
     model = GBufferAutoencoder() if start_from is None else GBufferAutoencoder.from_pretrained(start_from)
     if config.decoder_only:
         for name, p in model.named_parameters():
-            p.requires_grad_(name.startswith("decoder."))
+            p.requires_grad_(name.startswith(("decoder.", "to_")))
     weights = MasterWeights(
         model.float(),
         use_muon=lambda name, p: p.ndim == 4 and not name.endswith(("encoder.1.weight", "decoder.0.weight")),

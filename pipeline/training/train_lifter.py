@@ -107,13 +107,15 @@ def targets(pictures: list[Picture], framing: Float[Tensor, "b 4"]) -> Targets:
     )
 
 
-def objects(packed: list[Prop], config: LifterTraining, rng: np.random.Generator) -> Iterator[Prop]:
+def objects(
+    packed: list[Prop], procedural_share: float, assembly_share: float, rng: np.random.Generator
+) -> Iterator[Prop]:
     """Objects of the packs, augmented, and of our own making, without end."""
     while True:
         kind = rng.uniform()
-        if kind < config.assembly_share:
+        if kind < assembly_share:
             yield assembly(rng)
-        elif kind < config.assembly_share + config.procedural_share or not packed:
+        elif kind < assembly_share + procedural_share or not packed:
             yield from procedural_props(1, rng)
         else:
             prop = packed[int(rng.integers(len(packed)))]
@@ -207,7 +209,7 @@ def train_lifter(
     weights.cast(dtype, keep=lambda name: name.startswith("feature_norms"))
     lifter.train().to(device).to(memory_format=torch.channels_last)
     rng = np.random.default_rng([config.seed, weights.steps])
-    source = objects(packed, config, rng)
+    source = objects(packed, config.procedural_share, config.assembly_share, rng)
     start = last_save = time.monotonic()
     first, running, errors = weights.steps, np.zeros(3), torch.tensor(config.framing_errors)
     names = Names(packed, TextEncoder())

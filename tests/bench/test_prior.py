@@ -28,7 +28,6 @@ from bench.prior_measures import (
     compare,
     compositional_prompts,
     mask_iou,
-    metal_share,
     palette_shares,
 )
 from bench.prior_page import Row, table
@@ -131,7 +130,6 @@ def test_colours_and_metal_are_read_from_pixels() -> None:
     assert color_is_right(shares, ("blue",)) == (0, False)
     mixed = dict.fromkeys(shares, 0.0) | {"red": 0.4, "blue": 0.3, "dark blue": 0.3}
     assert color_is_right(mixed, ("red",)) == (0.4, False)  # blues are one family
-    assert metal_share(red) == 0
     empty = decode_gbuffer(torch.zeros(4, 10, 32, 32) - 1, cameras_of(list(RING), 32))
     assert color_is_right(palette_shares(empty), ("red",)) == (0, False)
 

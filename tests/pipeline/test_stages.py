@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 
 from pipeline.best_views import best_views
 from pipeline.consistency import view_consistency
+from pipeline.finish import metal_share
 from pipeline.preset import ViewsConfig
 from pipeline.prompt import Prompt
 from pipeline.report import prompt_warning
@@ -89,7 +91,27 @@ def test_what_fits_the_prompt_is_preferred_to_what_agrees(tmp_path: Path) -> Non
     assert chosen.consistency.score == pytest.approx(max(plain.scores))
 
 
-def test_a_picture_alone_has_its_own_guidance_and_begins_from_the_mean() -> None:
+def test_what_is_asked_for_in_metal_is_chosen_in_metal() -> None:
+    class Alternately(BarrelPipeline):
+        def __call__(self, *args: Any, **options: Any) -> ViewSet:
+            views = super().__call__(*args, **options)
+            alpha, metallic = views.gbuffer.alpha, float(self.calls % 2)
+            return replace(views, gbuffer=replace(views.gbuffer, metallic=metallic * alpha))
+
+    config = ViewsConfig(size_px=64, num_inference_steps=1, candidates=4)
+    for text, share in (("a yellow metal barrel", 1), ("a wooden barrel", 0)):
+        chosen = best_views(Alternately(jitter=2.0), Prompt(text), config, 0)
+        assert metal_share(chosen.views.gbuffer) == pytest.approx(share)
+    # The best that agree, of both kinds: where the words leave it open, that alone decides.
+    plain = best_views(Alternately(jitter=2.0), Prompt("a barrel"), config, 0)
+    assert plain.consistency.score == pytest.approx(max(plain.scores))
+    weightless = best_views(
+        Alternately(jitter=2.0), Prompt("a wooden barrel"), replace(config, metal_weight=0.0), 0
+    )
+    assert weightless.scores == plain.scores
+
+
+def test_a_picture_alone_has_its_own_guidance_and_every_picture_a_first_guess() -> None:
     picture = Image.new("RGBA", (8, 8), "red")
     config = ViewsConfig(
         size_px=64, num_inference_steps=1, guidance_scale=2.5, picture_guidance_scale=1.5,
@@ -99,7 +121,7 @@ def test_a_picture_alone_has_its_own_guidance_and_begins_from_the_mean() -> None
     for prompt in (Prompt("a barrel"), Prompt("", picture), Prompt("a barrel", picture)):
         best_views(model, prompt, config, 0)
     assert model.guidance == [2.5, 1.5, 2.5]
-    assert model.mean_levels == [1.0, 0.7, 1.0]
+    assert model.guess_levels == [1.0, 0.7, 0.7]
 
 
 def test_candidates_are_a_few() -> None:

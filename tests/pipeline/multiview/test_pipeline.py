@@ -237,7 +237,7 @@ def test_begun_from_the_mean_only_the_steps_below_its_level_follow(pipeline: Mul
     pipeline.velocity = velocity  # type: ignore[method-assign, assignment]
     try:
         pipeline(Prompt("a barrel"), CAMERAS, num_inference_steps=8, guidance_scale=1.0,
-                 generator=torch.Generator().manual_seed(2), mean_level=0.7)  # fmt: skip
+                 generator=torch.Generator().manual_seed(2), guess_level=0.7)  # fmt: skip
     finally:
         del pipeline.velocity
     below = [float(level) for level in pipeline.sigmas(8)[:-1] if level <= 0.7]

@@ -130,6 +130,7 @@ def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
         f"data: {tmp_path / 'props'}\n"
         "autoencoder: {minutes: 0.05, crop: 32}\n"
         "lifter: {minutes: 0.05, batch: 4}\n"
+        "volume: {minutes: 0.05, objects_per_batch: 1}\n"
         "latents: {procedural: 3, compositions: 2, assemblies: 2}\n"
         "critic: {width: 8, steps: 2, objects_per_batch: 8, bank: 4, free_views: 1}\n"
         "transformer: {minutes: 0.1, width: 32, depth: 2, heads: 2, views_per_batch: 8}\n"
@@ -140,6 +141,7 @@ def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
     assert len(items) == 2
     assert load(out / "pipeline").transformer.patch_out.in_features == 32
     assert load(out / "pipeline").lifter is not None
+    assert load(out / "pipeline").volume is not None
     assert load(out / "pipeline").critic is not None
     with pytest.raises(InputError, match="--resume"):
         run(recipe, out=out, device="cpu")
@@ -161,12 +163,12 @@ def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
     recipe.write_text(f"{more}start_from: {out / 'pipeline'}\nkeep: [critic, transformer]\n")
     run(recipe, out=tmp_path / "pictures", device="cpu")
     assert not (tmp_path / "pictures" / "latents").exists()
-    for part in ("autoencoder", "lifter", "critic", "transformer"):
+    for part in ("autoencoder", "lifter", "volume", "critic", "transformer"):
         weights = Path("pipeline", part, "diffusion_pytorch_model.safetensors")
         old, new = load_file(out / weights), load_file(tmp_path / "pictures" / weights)
         changed = {name for name in old if not torch.equal(old[name], new[name])}
-        assert bool(changed) == (part in ("autoencoder", "lifter"))
-        assert part == "lifter" or all(name.startswith("decoder.") for name in changed)
+        assert bool(changed) == (part in ("autoencoder", "lifter", "volume"))
+        assert part != "autoencoder" or all(name.startswith(("decoder.", "to_")) for name in changed)
 
 
 def test_a_start_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:

@@ -30,7 +30,6 @@ def asks_for_metal(text: str) -> bool | None:
 
 def metal_share(gbuffer: GBuffer) -> float:
     """Mean metallic of the covered pixels; 0 without any."""
-    if gbuffer.metallic is None:
-        return 0.0
+    assert gbuffer.metallic is not None
     values = gbuffer.metallic[gbuffer.alpha > 0.5]
     return float(values.mean()) if len(values) else 0.0

@@ -54,7 +54,8 @@ def _sample(grid, x, y, z):
 
 @numba.njit(cache=True, inline="always")
 @no_type_check
-def _dot(a, b):
+def dot(a, b):
+    """Of two vectors."""
     return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
@@ -100,9 +101,9 @@ def _render(
                     p[d] -= 2 * reach
                     gradient[d] = _sample(smooth, p[0], p[1], p[2]) - above
                     p[d] += reach
-                nx, ny, nz = _dot(axis[0], gradient), _dot(axis[1], gradient), _dot(axis[2], gradient)
+                nx, ny, nz = dot(axis[0], gradient), dot(axis[1], gradient), dot(axis[2], gradient)
                 # What is seen faces the camera.
-                nz = max(nz, np.float32(0.05) * np.sqrt(_dot(gradient, gradient)))
+                nz = max(nz, np.float32(0.05) * np.sqrt(dot(gradient, gradient)))
                 length = max(np.sqrt(nx * nx + ny * ny + nz * nz), np.float32(1e-6))
                 out = image[view, :, row, column]
                 for d in range(3):

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.multiview.volume_network import CELLS, SURFACE_CELLS, cell_centers
+from pipeline.multiview.volume_views import dot
 from pipeline.training.props import Prop
 from pipeline.training.views import Pose, cameras_of, network_images
 
@@ -45,12 +46,6 @@ class VolumeTargets:
     surface: Float[Tensor, "b 5 m m m"]
     weight: Float[Tensor, "b 5 m m m"]
     """0 where there is no surface, and for metallic and roughness where the material is not known."""
-
-
-@numba.njit(cache=True, inline="always")
-@no_type_check
-def _dot(a, b):
-    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 @numba.njit(cache=True)
@@ -117,13 +112,13 @@ def _carve(
             point[1] = np.float32(2 * j + 1) / side - 1
             for i in range(side):
                 point[0] = np.float32(2 * i + 1) / side - 1
-                if _dot(point, point) > 1:
+                if dot(point, point) > 1:
                     continue
                 inside = True
                 for view in range(views):
-                    row = rows * np.float32(0.5) - focal * _dot(axes[view, 1], point) - np.float32(0.5)
-                    column = columns * np.float32(0.5) + focal * _dot(axes[view, 0], point) - np.float32(0.5)
-                    if not _may_be(images[view], row, column, _dot(axes[view, 2], point)):
+                    row = rows * np.float32(0.5) - focal * dot(axes[view, 1], point) - np.float32(0.5)
+                    column = columns * np.float32(0.5) + focal * dot(axes[view, 0], point) - np.float32(0.5)
+                    if not _may_be(images[view], row, column, dot(axes[view, 2], point)):
                         inside = False
                         break
                 if inside:
@@ -152,11 +147,11 @@ def _paint(
                 if volume[0, k, j, i] == 0:
                     continue
                 for view in range(views):
-                    row = int(np.floor(rows * np.float32(0.5) - focal * _dot(axes[view, 1], point)))
-                    column = int(np.floor(columns * np.float32(0.5) + focal * _dot(axes[view, 0], point)))
+                    row = int(np.floor(rows * np.float32(0.5) - focal * dot(axes[view, 1], point)))
+                    column = int(np.floor(columns * np.float32(0.5) + focal * dot(axes[view, 0], point)))
                     if not (0 <= row < rows and 0 <= column < columns) or images[view, 3, row, column] <= 0:
                         continue
-                    away = images[view, 7, row, column] - _dot(axes[view, 2], point)
+                    away = images[view, 7, row, column] - dot(axes[view, 2], point)
                     if abs(away) * side > 2:
                         continue
                     weight = max(images[view, 6, row, column], np.float32(0.05))

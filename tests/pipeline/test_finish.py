@@ -33,5 +33,4 @@ def test_the_share_of_metal_is_that_of_covered_pixels() -> None:
     alpha = torch.tensor([1.0, 1.0, 0.0, 0.0]).view(1, 2, 2, 1)
     metallic = torch.tensor([1.0, 0.5, 1.0, 1.0]).view(1, 2, 2, 1)
     assert metal_share(GBuffer(alpha=alpha, metallic=metallic)) == 0.75
-    assert metal_share(GBuffer(alpha=alpha)) == 0
     assert metal_share(GBuffer(alpha=0 * alpha, metallic=metallic)) == 0

@@ -124,7 +124,6 @@ def main() -> None:
     config = replace(config, **{name: value for name, value in given.items() if value is not None})
     steps, guidance = config.num_inference_steps, config.guidance_scale
     info = verified_model(arguments.model)
-    revision = revision_of(info.hashes)
     props = list(load_props(arguments.props))
     pipeline = load(info.directory, device=arguments.device)
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -144,7 +143,7 @@ def main() -> None:
         pipeline=pipeline,
         sampler=Sampler(
             pipeline,
-            Sampling(revision, steps, config.picture_guidance_scale, config.picture_start_level),
+            Sampling(info.hashes, steps, config.picture_guidance_scale, config.picture_start_level),
             arguments.out / "samples",
         ),
         judge=load_judge(arguments.props, props, progress=progress),
@@ -156,7 +155,7 @@ def main() -> None:
     )
     header = {
         "model": info.name,
-        "revision": revision,
+        "revision": revision_of(info.hashes),
         "steps": steps,
         "guidance": guidance,
         "guidance for pictures": config.picture_guidance_scale,

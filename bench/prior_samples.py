@@ -1,10 +1,10 @@
 """Drawn views on disk: a sample that was drawn once is not drawn again.
 
-A sample's name is a hash of all that it depends on: the model's revision, prompt, picture, cameras,
-steps, guidance and seed, and for a set that was chosen of several, of how. Channels are kept as 8-bit
-(depth 16-bit) numbers, so that a sample is some hundred kilobytes; measures are always taken of what was
-read back, so that a resumed run gives the same numbers. Views are those that `maquette generate --seed`
-would draw at these cameras.
+A sample's name is a hash of all that it depends on: the model's weights (for a text without those that
+read pictures), prompt, picture, cameras, steps, guidance and seed, and for a set that was chosen of
+several, of how. Channels are kept as 8-bit (depth 16-bit) numbers, so that a sample is some hundred
+kilobytes; measures are always taken of what was read back, so that a resumed run gives the same numbers.
+Views are those that `maquette generate --seed` would draw at these cameras.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ import numpy as np
 import torch
 
 from pipeline.best_views import best_views, stage_generator, view_cameras
+from pipeline.models import revision_of
 from pipeline.multiview.codec import encode_gbuffer
+from pipeline.multiview.sampler import LIFTER, VOLUME
 from pipeline.preset import ViewsConfig
 from pipeline.prompt import Prompt
 from render.cameras import Cameras
@@ -41,11 +43,18 @@ _UNIT = ("alpha", "base_color_srgb", "metallic", "roughness")
 class Sampling:
     """How views are drawn."""
 
-    revision: str
-    """Of the model's weights."""
+    hashes: dict[str, str]
+    """Of the model's weight files, by their paths."""
     num_inference_steps: int
     guidance_scale: float
     guess_level: float = 1.0
+
+    def revision_for(self, prompt: Prompt) -> str:
+        """Of the weights that a prompt's views are drawn with."""
+        idle = () if prompt.pictures else (f"{LIFTER}/", f"{VOLUME}/")
+        return revision_of(
+            {name: digest for name, digest in self.hashes.items() if not name.startswith(idle)}
+        )
 
 
 @dataclass
@@ -107,8 +116,8 @@ class Sampler:
             picture = hashlib.sha256(prompt.image.tobytes()).hexdigest()
         rig = torch.cat([cameras.c2w.flatten(1), cameras.intrinsics], 1).double().numpy().round(5) + 0.0
         what = [
-            self.sampling.revision, *how, prompt.text, prompt.negative, picture, rig.tolist(), cameras.width,
-            cameras.height, seed,
+            self.sampling.revision_for(prompt), *how, prompt.text, prompt.negative, picture, rig.tolist(),
+            cameras.width, cameras.height, seed,
         ]  # fmt: skip
         return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:20]
 

@@ -7,7 +7,7 @@ from typing import Literal
 StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "preview"]
 
 VERSIONS: dict[StageName, int] = {
-    "views": 15,
+    "views": 16,
     "field": 3,
     "surface": 9,
     "mesh": 4,

@@ -29,6 +29,9 @@ class MultiViewTransformer(TransformerNetwork, ModelMixin, ConfigMixin):
         mlp_ratio: int = 4,
         text_width: int = 384,
         reference_depth: int = 2,
+        modulation_rank: int = 96,
     ) -> None:
         """See `TransformerNetwork`."""
-        super().__init__(latent_channels, width, depth, heads, mlp_ratio, text_width, reference_depth)
+        super().__init__(
+            latent_channels, width, depth, heads, mlp_ratio, text_width, reference_depth, modulation_rank
+        )

@@ -169,13 +169,15 @@ class Block(nn.Module):
     Squared ReLU (arXiv:2109.08668) in the MLP: as good as GELU and cheaper on a CPU.
     """
 
-    def __init__(self, width: int, heads: int, mlp_ratio: int, across_views: bool) -> None:
+    def __init__(
+        self, width: int, heads: int, mlp_ratio: int, modulation_rank: int, across_views: bool
+    ) -> None:
         super().__init__()
         self.across_views = across_views
         self.attention = Attention(width, heads, cross=across_views)
         self.mlp_in = nn.Linear(width, mlp_ratio * width)
         self.mlp_out = nn.Linear(mlp_ratio * width, width)
-        self.modulation = nn.Linear(width, 6 * width)
+        self.modulation = nn.Linear(modulation_rank, 6 * width)
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
 
@@ -183,7 +185,7 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "b v n w"],
         context: Float[Tensor, "b m w"],
-        condition: Float[Tensor, "b v w"],
+        condition: Float[Tensor, "b v r"],
         rays: Rays,
     ) -> Float[Tensor, "b v n w"]:
         b, v, n, w = x.shape
@@ -259,7 +261,10 @@ class TransformerNetwork(nn.Module):
         mlp_ratio: int = 4,
         text_width: int = 384,
         reference_depth: int = 2,
+        modulation_rank: int = 96,
     ) -> None:
+        """`modulation_rank` numbers say to all blocks what is asked for and how noisy a view is: full
+        matrices from `width` would be a quarter of the network (as in arXiv:2310.00426)."""
         super().__init__()
         self.latent_channels = latent_channels
         self.patch_in = nn.Linear(latent_channels * PATCH * PATCH, width)
@@ -276,8 +281,9 @@ class TransformerNetwork(nn.Module):
         self.reference_encoder = ReferenceEncoder(width, heads, reference_depth)
         self.reference_pooled = nn.Linear(width, width)
         self.blocks = nn.ModuleList(
-            Block(width, heads, mlp_ratio, across_views=i % 2 == 1) for i in range(depth)
+            Block(width, heads, mlp_ratio, modulation_rank, across_views=i % 2 == 1) for i in range(depth)
         )
+        self.condition_in = nn.Linear(width, modulation_rank, bias=False)
         self.final_modulation = nn.Linear(width, 2 * width)
         self.patch_out = nn.Linear(width, latent_channels * PATCH * PATCH)
         for layer in (self.final_modulation, self.patch_out):
@@ -328,8 +334,9 @@ class TransformerNetwork(nn.Module):
         camera = self.camera_mlp(camera_features(rays[:, :, 0, :_AXES]))
         condition = F.silu(level + camera + pooled[:, None])
         crossing = Rays.of(rays.flatten(1, 2))
+        told = self.condition_in(condition)
         for block in self.blocks:
-            x = block(x, tokens, condition, crossing)
+            x = block(x, tokens, told, crossing)
         shift, scale = self.final_modulation(condition)[:, :, None].chunk(2, -1)
         x = self.patch_out(torch.addcmul(shift, F.layer_norm(x, x.shape[-1:]), 1 + scale))
         x = x.view(b, v, rows, columns, c, PATCH, PATCH).permute(0, 1, 4, 2, 5, 3, 6)

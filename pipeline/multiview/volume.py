@@ -13,13 +13,7 @@ class PictureVolume(VolumeNetwork, ModelMixin, ConfigMixin):
 
     @register_to_config
     def __init__(
-        self,
-        inputs: int = 208,
-        spread: int = 12,
-        middle: int = 40,
-        width: int = 128,
-        heads: int = 4,
-        depth: int = 3,
+        self, inputs: int = 208, width: int = 256, heads: int = 4, depth: int = 4, column_width: int = 96
     ) -> None:
         """See `VolumeNetwork`."""
-        super().__init__(inputs, spread, middle, width, heads, depth)
+        super().__init__(inputs, width, heads, depth, column_width)

@@ -1,11 +1,11 @@
 """A picture to the whole object, coarsely, as a volume.
 
 Views that are drawn of a picture begin from it (`volume_views`), so that from the first step on they are
-views of one object, with the sides that the picture does not show where such objects have them. What the
-lifter read in the picture is spread along the rays into space and from there brought to an upright grid;
-attention over its cells, and over what the picture encoder sees, does the rest: what is symmetric, what
-stands on four legs. Trained on occupancy (as in arXiv:1812.03828), where what is not known is a
-probability; `volume` makes the network a diffusers model.
+views of one object, with the sides that the picture does not show where such objects have them. The object
+is found in the frame of the lifted view: attention over what the lifter read there, and over what the
+picture encoder sees, says of each column of cells behind a piece of that view what it holds, as deep as
+the object can be; it is then brought upright. Trained on occupancy (as in arXiv:1812.03828), where what is
+not known is a probability; `volume` makes the network a diffusers model.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pipeline.multiview.autoencoder_network import ResidualBlock
 from pipeline.multiview.lifter_network import Features, Framing
 from pipeline.multiview.picture_encoder import LEVELS
 from pipeline.multiview.transformer_network import ContextBlock
-from render.conventions import ORTHOGRAPHIC_HALF_EXTENT
 
 CELLS = 64
 """A side of the grid of occupancy, over the cube around the unit ball."""
@@ -32,14 +32,17 @@ _TOKENS = 16
 """Cells a side of the lifter's tokens."""
 _TOKEN_SCALE = 0.3
 """Brings the lifter's tokens to about the size of its latents."""
-_NARROW = 16
-_COARSE = 8
+_DROPOUT = 0.1
+"""Share of what was read that training leaves out: the lifter knows the objects that it learned from better
+than any other."""
+_FINER = CELLS // SURFACE_CELLS
 _SEEN_CHANNELS, _SEEN_CELLS = LEVELS[-1]
 
 
 @dataclass(frozen=True)
 class Volume:
-    """Objects in the cube from -1 to 1, upright, azimuth 0 towards +Z; arrays are indexed by z, y, x."""
+    """Objects in the cube from -1 to 1. Upright, azimuth 0 towards +Z, arrays are indexed by z, y, x; in the
+    frame of a view by height towards the camera, row and column of its pixels."""
 
     occupancy: Float[Tensor, "b n n n"]
     """Logits of the probability that a cell is of the object."""
@@ -54,60 +57,39 @@ def cell_centers(cells: int) -> Float[Tensor, "n n n 3"]:
     return torch.stack([x, y, z], -1)
 
 
-class VolumeBlock(nn.Module):
-    """Two 3x3x3 convolutions around one normalisation."""
+def upright(seen: Volume, elevation_rad: Float[Tensor, " b"]) -> Volume:
+    """Volumes in the frames of views from azimuth 0 at elevations, as upright ones."""
 
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.norm = nn.GroupNorm(4, channels)
-        self.conv_in = nn.Conv3d(channels, channels, 3, padding=1)
-        self.conv_out = nn.Conv3d(channels, channels, 3, padding=1)
-        nn.init.zeros_(self.conv_out.weight)
-        nn.init.zeros_(self.conv_out.get_parameter("bias"))
+    def resampled(grid: Float[Tensor, "b c n n n"]) -> Float[Tensor, "b c n n n"]:
+        x, y, z = cell_centers(grid.shape[-1]).to(grid).expand(len(grid), -1, -1, -1, -1).unbind(-1)
+        c, s = (f(elevation_rad.to(grid))[:, None, None, None] for f in (torch.cos, torch.sin))
+        at = torch.stack([x, z * s - y * c, y * s + z * c], -1)
+        return F.grid_sample(grid, at, padding_mode="border", align_corners=False)
 
-    def forward(self, x: Float[Tensor, "b c d h w"]) -> Float[Tensor, "b c d h w"]:
-        hidden: Tensor = self.conv_in(F.silu(self.norm(x)))
-        return x + self.conv_out(F.silu(hidden))
+    return Volume(resampled(seen.occupancy[:, None])[:, 0], resampled(seen.surface))
 
 
 class VolumeNetwork(nn.Module):
     """See the module's text. `inputs` are the lifter's width and its latents' channels."""
 
     def __init__(
-        self,
-        inputs: int = 208,
-        spread: int = 12,
-        middle: int = 40,
-        width: int = 128,
-        heads: int = 4,
-        depth: int = 3,
+        self, inputs: int = 208, width: int = 256, heads: int = 4, depth: int = 4, column_width: int = 96
     ) -> None:
-        """`spread` channels are laid along each ray; `middle` and `width` are the channels of grids of 16 and
-        of 8 cells a side, where `depth` blocks of attention work."""
+        """`width` is that of `depth` blocks of attention over 16 x 16 columns, `column_width` that of the
+        convolutions over 32 x 32 that they are divided into."""
         super().__init__()
-        self.along_rays = nn.Sequential(
-            nn.Conv2d(inputs, 192, 1), nn.SiLU(), nn.Conv2d(192, spread * SURFACE_CELLS, 1)
-        )
-        self.stem = nn.Conv3d(spread + 3, _NARROW, 3, padding=1)
-        self.down_middle = nn.Conv3d(_NARROW, middle, 2, stride=2)
-        self.middle_in = VolumeBlock(middle)
-        self.down_coarse = nn.Conv3d(middle, width, 2, stride=2)
-        self.position = nn.Parameter(torch.zeros(1, _COARSE**3, width))
         self.from_tokens = nn.Linear(inputs, width)
-        self.tokens_position = nn.Parameter(torch.zeros(1, (_TOKENS // 2) ** 2, width))
+        self.position = nn.Parameter(torch.zeros(1, _TOKENS**2, width))
         self.from_framing = nn.Linear(4, width)
         self.from_seen = nn.Linear(_SEEN_CHANNELS, width)
         self.seen_position = nn.Parameter(torch.zeros(1, _SEEN_CELLS**2, width))
-        for position in (self.position, self.tokens_position, self.seen_position):
+        for position in (self.position, self.seen_position):
             nn.init.normal_(position, std=0.02)
         self.blocks = nn.ModuleList(ContextBlock(width, heads) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
-        self.up_middle = nn.ConvTranspose3d(width, middle, 2, stride=2)
-        self.middle_out = VolumeBlock(middle)
-        self.up_narrow = nn.ConvTranspose3d(middle, _NARROW, 2, stride=2)
-        self.narrow_out = VolumeBlock(_NARROW)
-        fine = (CELLS // SURFACE_CELLS) ** 3
-        self.out = nn.Conv3d(_NARROW, fine + SURFACE_CHANNELS, 1)
+        self.divide = nn.Linear(width, (SURFACE_CELLS // _TOKENS) ** 2 * column_width)
+        self.near = ResidualBlock(column_width)
+        self.out = nn.Conv2d(column_width, _FINER**2 * CELLS + SURFACE_CHANNELS * SURFACE_CELLS, 1)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -121,49 +103,35 @@ class VolumeNetwork(nn.Module):
         features: Features,
         framing: Float[Tensor, "b 4"],
     ) -> Volume:
-        """The objects of pictures, by what the lifter makes of them (`LifterNetwork.tokens`, its latents)
-        and what it was given: features and framing."""
+        """The objects of pictures, upright, by what the lifter makes of them (`LifterNetwork.tokens`, its
+        latents) and what it was given: features and framing."""
+        found = self.seen(tokens, latents, features, framing)
+        return upright(found, Framing.from_tensor(framing.float()).elevation_rad)
+
+    def seen(
+        self,
+        tokens: Float[Tensor, "b w k k"],
+        latents: Float[Tensor, "b c k k"],
+        features: Features,
+        framing: Float[Tensor, "b 4"],
+    ) -> Volume:
+        """The same in the frames of the lifted views."""
         read = torch.cat([_TOKEN_SCALE * tokens.float(), latents.float()], 1)
         if read.shape[-1] != _TOKENS:
             read = F.interpolate(read, (_TOKENS, _TOKENS), mode="bilinear", align_corners=False)
-        read = read.to(self.dtype)
-        narrow = self.stem(self._upright(self.along_rays(read), framing))
-        middle = self.middle_in(self.down_middle(F.silu(narrow)))
-        cells = self.down_coarse(F.silu(middle)).flatten(2).transpose(1, 2) + self.position
-        told = self.from_tokens(F.avg_pool2d(read, 2).flatten(2).transpose(1, 2)) + self.tokens_position
-        told = told + self.from_framing(framing.to(self.dtype))[:, None]
-        seen = self.from_seen(features[-1].to(self.dtype).flatten(2).transpose(1, 2)) + self.seen_position
-        x = torch.cat([cells, told, seen], 1)
+        read = F.dropout(read.to(self.dtype), _DROPOUT, self.training)
+        columns = self.from_tokens(read.flatten(2).transpose(1, 2)) + self.position
+        columns = columns + self.from_framing(framing.to(self.dtype))[:, None]
+        seen = F.dropout(features[-1].to(self.dtype), _DROPOUT, self.training)
+        beside = self.from_seen(seen.flatten(2).transpose(1, 2)) + self.seen_position
+        x = torch.cat([columns, beside], 1)
         for block in self.blocks:
             x = block(x)
-        x = self.norm(x[:, : cells.shape[1]]).transpose(1, 2)
-        x = x.reshape(len(x), -1, _COARSE, _COARSE, _COARSE).contiguous()
-        x = self.middle_out(self.up_middle(x) + middle)
-        x = self.narrow_out(self.up_narrow(F.silu(x)) + narrow)
-        found: Tensor = self.out(F.silu(x)).float()
-        return Volume(_finer(found[:, :-SURFACE_CHANNELS]), found[:, -SURFACE_CHANNELS:])
-
-    def _upright(
-        self, rays: Float[Tensor, "b f k k"], framing: Float[Tensor, "b 4"]
-    ) -> Float[Tensor, "b c m m m"]:
-        """What is laid along the rays of the lifted view, by height, at the cells of the upright grid, with
-        their places."""
-        count = len(rays)
-        heights = rays.view(count, -1, SURFACE_CELLS, _TOKENS, _TOKENS)
-        places = cell_centers(SURFACE_CELLS).to(framing)
-        x, y, z = places.expand(count, -1, -1, -1, -1).unbind(-1)
-        elevation = Framing.from_tensor(framing.float()).elevation_rad[:, None, None, None]
-        up = y * elevation.cos() - z * elevation.sin()
-        height = y * elevation.sin() + z * elevation.cos()
-        at = torch.stack([x / ORTHOGRAPHIC_HALF_EXTENT, -up / ORTHOGRAPHIC_HALF_EXTENT, height], -1)
-        found = F.grid_sample(heights.float(), at, padding_mode="border", align_corners=False)
-        own = places.permute(3, 0, 1, 2).expand(count, -1, -1, -1, -1)
-        return torch.cat([found, own], 1).to(self.dtype)
-
-
-def _finer(x: Float[Tensor, "b c m m m"]) -> Float[Tensor, "b n n n"]:
-    """Each cell's channels as the cells of a finer grid that it holds."""
-    batch, channels, side = x.shape[:3]
-    factor = round(channels ** (1 / 3))
-    cells = x.view(batch, factor, factor, factor, side, side, side).permute(0, 4, 1, 5, 2, 6, 3)
-    return cells.reshape(batch, factor * side, factor * side, factor * side)
+        x = self.divide(self.norm(x[:, : _TOKENS**2])).transpose(1, 2)
+        x = F.pixel_shuffle(x.reshape(len(x), -1, _TOKENS, _TOKENS), SURFACE_CELLS // _TOKENS)
+        x = self.out(F.silu(self.near(x.contiguous(memory_format=torch.channels_last)))).float()
+        occupancy, surface = x.split([_FINER**2 * CELLS, SURFACE_CHANNELS * SURFACE_CELLS], 1)
+        return Volume(
+            F.pixel_shuffle(occupancy, _FINER),
+            surface.reshape(len(x), SURFACE_CHANNELS, SURFACE_CELLS, SURFACE_CELLS, SURFACE_CELLS),
+        )

@@ -108,7 +108,11 @@ def targets(pictures: list[Picture], framing: Float[Tensor, "b 4"]) -> Targets:
 
 
 def objects(
-    packed: list[Prop], procedural_share: float, assembly_share: float, rng: np.random.Generator
+    packed: list[Prop],
+    procedural_share: float,
+    assembly_share: float,
+    rng: np.random.Generator,
+    stretched_share: float = 0.3,
 ) -> Iterator[Prop]:
     """Objects of the packs, augmented, and of our own making, without end."""
     while True:
@@ -120,7 +124,7 @@ def objects(
         else:
             prop = packed[int(rng.integers(len(packed)))]
             prop = mirrored(prop) if rng.uniform() < 0.5 else prop
-            prop = stretched(prop, rng) if rng.uniform() < 0.3 else prop
+            prop = stretched(prop, rng) if rng.uniform() < stretched_share else prop
             change = rng.uniform()
             if change < 0.45:
                 kinds = (recolored, rematerialed, repainted)

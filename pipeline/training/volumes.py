@@ -8,7 +8,9 @@ that the surface lies in stay.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import no_type_check
 
 import numba
@@ -40,12 +42,16 @@ _CHANNELS = 8
 
 @dataclass(frozen=True)
 class VolumeTargets:
-    """What pictures show, whole."""
+    """What pictures show, whole, in the frames of views of it."""
 
     occupied: Float[Tensor, "b n n n"]
     surface: Float[Tensor, "b 5 m m m"]
     weight: Float[Tensor, "b 5 m m m"]
     """0 where there is no surface, and for metallic and roughness where the material is not known."""
+
+    def to(self, device: torch.device) -> VolumeTargets:
+        """On the device."""
+        return VolumeTargets(self.occupied.to(device), self.surface.to(device), self.weight.to(device))
 
 
 @numba.njit(cache=True)
@@ -178,28 +184,52 @@ def carved(prop: Prop) -> Float[Tensor, "8 n n n"]:
     return torch.from_numpy(volume)
 
 
-def turned(volume: Float[Tensor, "8 n n n"], azimuth_deg: float) -> Float[Tensor, "8 n n n"]:
-    """With what faced the azimuth facing 0, to the nearest cell."""
-    x, y, z = cell_centers(CELLS).unbind(-1)
-    c, s = math.cos(math.radians(azimuth_deg)), math.sin(math.radians(azimuth_deg))
-    at = torch.stack([c * x + s * z, y, c * z - s * x], -1)
-    return F.grid_sample(volume[None], at[None], mode="nearest", align_corners=False)[0]
+@numba.njit(cache=True)
+@no_type_check
+def _seen_from(grid, cosines, sines, out) -> None:
+    """Of a grid (c, z, y, x) the cells nearest to those of a view's frame (c, height, row, column), by the
+    cosines and sines of its azimuth and elevation."""
+    channels, side = grid.shape[0], grid.shape[-1]
+    half = np.float32(side) * np.float32(0.5)
+    for k in range(side):
+        height = (k + np.float32(0.5)) / half - 1
+        for j in range(side):
+            up = 1 - (j + np.float32(0.5)) / half
+            y = up * cosines[1] + height * sines[1]
+            away = height * cosines[1] - up * sines[1]
+            for i in range(side):
+                right = (i + np.float32(0.5)) / half - 1
+                x, z = right * cosines[0] + away * sines[0], away * cosines[0] - right * sines[0]
+                a, b, c = int((x + 1) * half), int((y + 1) * half), int((z + 1) * half)
+                if min(x, y, z) >= -1 and max(a, b, c) < side:
+                    for d in range(channels):
+                        out[d, k, j, i] = grid[d, c, b, a]
 
 
+@lru_cache(1)
 def in_ball() -> Bool[Tensor, "n n n"]:
     """Cells where objects can be."""
     return cell_centers(CELLS).square().sum(-1) < 1.05
 
 
-def volume_targets(volumes: Float[Tensor, "b 8 n n n"]) -> VolumeTargets:
-    """Of volumes that are turned as the pictures see them."""
-    small = F.avg_pool3d(volumes[:, 1:], CELLS // SURFACE_CELLS)
-    weight, known = small[:, _WEIGHT - 1], small[:, _KNOWN - 1]
+def volume_targets(volume: Float[Tensor, "8 n n n"], views: Sequence[tuple[float, float]]) -> VolumeTargets:
+    """What is to be found of a `carved` object in the frames of views, by their azimuths (degrees) and
+    elevations (radians), to the nearest cell."""
+    small = F.avg_pool3d(volume[None, 1:], CELLS // SURFACE_CELLS)[0]
+    weight, known = small[_WEIGHT - 1], small[_KNOWN - 1]
     total = weight.clamp_min(1e-4)
     seen = (weight > 0.02).float()
     material = seen * (known / total > 0.5).float()
-    return VolumeTargets(
-        volumes[:, 0],
-        small[:, :5] / total[:, None],
-        torch.stack([seen, seen, seen, material, material], 1),
-    )
+    surface = torch.cat([small[:5] / total, torch.stack([seen, seen, seen, material, material])])
+
+    def turned(grid: Tensor) -> Tensor:
+        out = np.zeros((len(views), *grid.shape), np.float32)
+        for place, (azimuth_deg, elevation_rad) in zip(out, views, strict=True):
+            angles = np.array([math.radians(azimuth_deg), elevation_rad])
+            _seen_from(
+                grid.numpy(), np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32), place
+            )
+        return torch.from_numpy(out)
+
+    surface = turned(surface)
+    return VolumeTargets(turned(volume[:1])[:, 0], surface[:, :5], surface[:, 5:])

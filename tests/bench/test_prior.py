@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bench.evaluator import (
     Judge,
@@ -179,14 +180,22 @@ def test_stored_samples_come_back() -> None:
 
 def test_a_sample_is_drawn_once(tmp_path: Path) -> None:
     model, cameras = BarrelPipeline(), cameras_of(list(RING), 32)
-    sampling = Sampling("revision", 2, 1.0)
+    sampling = Sampling({"transformer/w": "one", "lifter/w": "one"}, 2, 1.0)
     first = Sampler(model, sampling, tmp_path).views(Prompt("barrel"), cameras, 0)
     again = Sampler(model, sampling, tmp_path)
     torch.testing.assert_close(again.views(Prompt("barrel"), cameras, 0).gbuffer.alpha, first.gbuffer.alpha)
     assert (model.calls, again.drawn) == (1, 0)
     again.views(Prompt("barrel"), cameras, 1)
-    Sampler(model, Sampling("other", 2, 1.0), tmp_path).views(Prompt("barrel"), cameras, 0)
+    Sampler(model, Sampling({"transformer/w": "two"}, 2, 1.0), tmp_path).views(Prompt("barrel"), cameras, 0)
     assert model.calls == 3
+    # Other weights that read pictures are nothing to a text.
+    other = Sampler(model, Sampling({"transformer/w": "one", "lifter/w": "two"}, 2, 1.0), tmp_path)
+    other.views(Prompt("barrel"), cameras, 0)
+    assert model.calls == 3
+    picture = Prompt("barrel", Image.new("RGBA", (32, 32), (9, 9, 9, 255)))
+    other.views(picture, cameras, 0)
+    Sampler(model, sampling, tmp_path).views(picture, cameras, 0)
+    assert model.calls == 5
 
 
 def test_shrinking_keeps_colours_at_rims() -> None:
@@ -268,7 +277,7 @@ def report(tmp_path_factory: pytest.TempPathFactory, tiny_multiview_pipeline: Mu
     bench = Bench(
         props=props,
         pipeline=stand_in,  # type: ignore[arg-type]
-        sampler=Sampler(barrels, Sampling("tiny", 1, 1.0), out / "samples"),
+        sampler=Sampler(barrels, Sampling({"transformer/w": "tiny"}, 1, 1.0), out / "samples"),
         judge=judge,
         config=config,
         out=out,

@@ -28,11 +28,11 @@ from pipeline.multiview.autoencoder_network import DOWNSAMPLING, AutoencoderNetw
 from pipeline.multiview.codec import decode_gbuffer, encode_gbuffer
 from pipeline.multiview.critic_network import CriticNetwork
 from pipeline.multiview.domain import CONCEPTS, Domain, DomainScore
-from pipeline.multiview.lifter_network import Features, Framing, LifterNetwork
+from pipeline.multiview.lifter_network import Features, Framing, LifterNetwork, laid_over
 from pipeline.multiview.schedule import FlowSchedule
 from pipeline.multiview.text import TextEncoder
 from pipeline.multiview.transformer_network import PATCH, TransformerNetwork, ray_features
-from pipeline.multiview.volume_network import VolumeNetwork
+from pipeline.multiview.volume_network import CELLS, VolumeNetwork, as_shown, upright
 from pipeline.prompt import Prompt
 from render.cameras import Cameras, orbit_cameras
 from render.errors import InputError
@@ -77,11 +77,12 @@ class Lifted:
     """A picture as a view: what `pipeline.multiview.lifter_network` makes of it."""
 
     latents: Float[Tensor, "1 c h w"]
-    camera: Cameras
     rays: Float[Tensor, "1 n f"]
     tokens: Float[Tensor, "1 d h w"]
     features: Features
     framing: Float[Tensor, "1 4"]
+    shown: Float[Tensor, "1 k k"]
+    """How much of the columns of a volume the picture covers."""
 
 
 class ViewSampler:
@@ -162,9 +163,9 @@ class ViewSampler:
         framing = self.lifter.framing(picture, features)
         tokens = self.lifter.tokens(picture, features, framing)
         elevation = torch.rad2deg(Framing.from_tensor(framing).elevation_rad).item()
-        camera = orbit_cameras([0.0], [elevation], size_px)
-        rays = self.rays(camera.to(tokens.device))
-        return Lifted(self.lifter.latents(tokens), camera, rays, tokens, features, framing)
+        rays = self.rays(orbit_cameras([0.0], [elevation], size_px).to(tokens.device))
+        shown = laid_over(picture[:, 3:].float(), Framing.from_tensor(framing), CELLS)[:, 0]
+        return Lifted(self.lifter.latents(tokens), rays, tokens, features, framing, shown)
 
     @torch.no_grad()
     def volume_latents(self, lifted: Lifted | None, cameras: Cameras) -> Float[Tensor, "v c h w"] | None:
@@ -172,13 +173,11 @@ class ViewSampler:
         network."""
         if lifted is None or self.volume is None:
             return None
-        from pipeline.multiview.volume_views import level_for, volume_views
+        from pipeline.multiview.volume_views import volume_views
 
-        volume = self.volume(lifted.tokens, lifted.latents, lifted.features, lifted.framing)
-        seen = (
-            self.decode_views(lifted.latents, lifted.camera.to(lifted.latents.device)).alpha[0, ..., 0] > 0.5
-        )
-        image = volume_views(volume, cameras, level_for(volume, lifted.camera, seen.cpu()))
+        seen = self.volume(lifted.tokens, lifted.latents, lifted.features, lifted.framing)
+        elevation = Framing.from_tensor(lifted.framing).elevation_rad
+        image = volume_views(upright(as_shown(seen, lifted.shown), elevation), cameras)
         image = image.to(self.autoencoder.device, self.autoencoder.dtype)
         return self.autoencoder.encode(image.contiguous(memory_format=torch.channels_last)).float()
 

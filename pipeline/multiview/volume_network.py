@@ -18,7 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pipeline.multiview.autoencoder_network import ResidualBlock
-from pipeline.multiview.lifter_network import Features, Framing
+from pipeline.multiview.lifter_network import Features
 from pipeline.multiview.picture_encoder import LEVELS
 from pipeline.multiview.transformer_network import ContextBlock
 
@@ -35,6 +35,8 @@ _TOKEN_SCALE = 0.3
 _DROPOUT = 0.1
 """Share of what was read that training leaves out: the lifter knows the objects that it learned from better
 than any other."""
+_SOMEWHERE = 0.7
+"""Probability of the likeliest cell of a column that is known to hold something."""
 _FINER = CELLS // SURFACE_CELLS
 _SEEN_CHANNELS, _SEEN_CELLS = LEVELS[-1]
 
@@ -67,6 +69,15 @@ def upright(seen: Volume, elevation_rad: Float[Tensor, " b"]) -> Volume:
         return F.grid_sample(grid, at, padding_mode="border", align_corners=False)
 
     return Volume(resampled(seen.occupancy[:, None])[:, 0], resampled(seen.surface))
+
+
+def as_shown(seen: Volume, shown: Float[Tensor, "b n n"]) -> Volume:
+    """Volumes in the frames of views, knowing where the views show them: nothing is beside the outline, and
+    within it something is in every column of cells, where it was likeliest."""
+    probability = seen.occupancy.sigmoid()
+    greatest = probability.amax(1, keepdim=True).clamp_min(1e-3)
+    known = probability * (_SOMEWHERE / greatest).clamp_min(1) * (shown[:, None] > 0.5)
+    return Volume(torch.logit(known, eps=1e-4), seen.surface)
 
 
 class VolumeNetwork(nn.Module):
@@ -103,19 +114,8 @@ class VolumeNetwork(nn.Module):
         features: Features,
         framing: Float[Tensor, "b 4"],
     ) -> Volume:
-        """The objects of pictures, upright, by what the lifter makes of them (`LifterNetwork.tokens`, its
-        latents) and what it was given: features and framing."""
-        found = self.seen(tokens, latents, features, framing)
-        return upright(found, Framing.from_tensor(framing.float()).elevation_rad)
-
-    def seen(
-        self,
-        tokens: Float[Tensor, "b w k k"],
-        latents: Float[Tensor, "b c k k"],
-        features: Features,
-        framing: Float[Tensor, "b 4"],
-    ) -> Volume:
-        """The same in the frames of the lifted views."""
+        """The objects of pictures in the frames of their lifted views, by what the lifter makes of them
+        (`LifterNetwork.tokens`, its latents) and what it was given: features and framing."""
         read = torch.cat([_TOKEN_SCALE * tokens.float(), latents.float()], 1)
         if read.shape[-1] != _TOKENS:
             read = F.interpolate(read, (_TOKENS, _TOKENS), mode="bilinear", align_corners=False)

@@ -8,7 +8,7 @@ import numba
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -16,14 +16,11 @@ from pipeline.multiview.codec import CHANNELS
 from pipeline.multiview.volume_network import Volume
 from render.cameras import Cameras
 
-LEVEL = 0.25
-"""Probability from which a cell counts as the object's. Less than a half: a leg that may be here or there is
-likely in none of the cells. Of 0.2 to 0.45, the best for `val` pictures."""
-_LOWEST_LEVEL = 0.05
+LEVEL = 0.4
+"""Probability from which a cell counts as the object's; of 0.25 to 0.5 with `as_shown`."""
 _AT_SURFACE = 0.75
 """Share of the greatest probability along a ray at which the surface is taken to be: where the object may
 begin lies in front of where it does."""
-_MOSTLY = 0.7
 _STEPS = 96
 """Samples of a ray through the cube's inscribed ball; the crossing between two is interpolated."""
 
@@ -127,18 +124,6 @@ def _render(
                 out[8] = _sample(surface[3], p[0], p[1], p[2])
                 out[9] = _sample(surface[4], p[0], p[1], p[2])
                 break
-
-
-def level_for(volume: Volume, camera: Cameras, seen: Bool[Tensor, "H W"]) -> float:
-    """`LEVEL`, or as much less as it takes for one object to cover most of the pixels where it is known to be
-    seen from a camera: thin things are likely nowhere."""
-    level = LEVEL
-    while level > _LOWEST_LEVEL:
-        covered = volume_views(volume, camera, level)[0, 3] > 0
-        if (covered & seen).sum() >= _MOSTLY * seen.sum():
-            break
-        level *= 0.7
-    return level
 
 
 def volume_views(volume: Volume, cameras: Cameras, level: float = LEVEL) -> Float[Tensor, "v 10 H W"]:

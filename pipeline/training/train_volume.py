@@ -93,7 +93,7 @@ class Reading:
 
     def volume(self, network: PictureVolume) -> Volume:
         """What the network finds, in the frames of the lifted views."""
-        return network.seen(self.tokens, self.latents, (self.seen,), self.framing)
+        return network(self.tokens, self.latents, (self.seen,), self.framing)
 
 
 class Examples(IterableDataset[tuple[Reading, VolumeTargets]]):

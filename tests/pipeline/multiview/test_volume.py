@@ -11,8 +11,8 @@ from PIL import Image
 
 from pipeline.multiview.lifter import PictureLifter
 from pipeline.multiview.volume import PictureVolume
-from pipeline.multiview.volume_network import CELLS, SURFACE_CELLS, Volume, cell_centers, upright
-from pipeline.multiview.volume_views import LEVEL, level_for, volume_views
+from pipeline.multiview.volume_network import CELLS, SURFACE_CELLS, Volume, as_shown, cell_centers, upright
+from pipeline.multiview.volume_views import volume_views
 from pipeline.prompt import Prompt
 from pipeline.training.props import Prop
 from pipeline.training.train_volume import occupancy_loss, overlap_loss, surface_loss
@@ -110,18 +110,27 @@ def test_views_of_a_volume_are_those_of_the_object() -> None:
     assert not nothing[:, :3].any()
 
 
-def test_what_is_likely_nowhere_is_drawn_where_it_is_seen() -> None:
-    sure = whole(volume_targets(carved(mushroom_prop(1)), [(0.0, 0.0)]))
-    camera = cameras_of([Pose(0.0, 15.0)], 64)
-    seen = volume_views(sure, camera)[0, 3] > 0
-    assert level_for(sure, camera, seen) == LEVEL
-    doubtful = Volume(torch.where(sure.occupancy > 0, -2.2, -10.0), sure.surface)  # a tenth
-    assert not (volume_views(doubtful, camera)[0, 3] > 0).any()
-    level = level_for(doubtful, camera, seen)
-    assert 0.05 < level < 0.1
-    assert (volume_views(doubtful, camera, level)[0, 3] > 0)[seen].float().mean() > 0.7
-    # Where there is nothing at all, the search ends.
-    assert level_for(Volume(sure.occupancy * 0 - 10, sure.surface), camera, seen) < 0.05
+def test_what_is_shown_is_there() -> None:
+    """Thin things may be likely nowhere; the view that shows them knows better, and what lies beside."""
+    targets = volume_targets(carved(mushroom_prop(1)), [(0.0, 0.3)])
+    there = targets.occupied > 0
+    shown = there.any(1).float()
+    doubtful = Volume(torch.where(there, -2.2, -3.0), targets.surface)  # a tenth, and half of it elsewhere
+    camera = cameras_of([Pose(0.0, float(np.rad2deg(0.3)))], CELLS)
+    elevation = torch.tensor([0.3])
+    assert not (volume_views(upright(doubtful, elevation), camera)[:, 3] > 0).any()
+    found = as_shown(doubtful, shown)
+    assert (found.occupancy[~(shown[:, None] > 0).expand_as(found.occupancy)] < -9).all()
+    assert torch.equal(found.occupancy.amax(1) > 0, shown > 0)
+    # The likeliest cells remain so.
+    assert (found.occupancy[there].min() > found.occupancy[~there].max()).item()
+    drawn = volume_views(upright(found, elevation), camera)[:, 3] > 0
+    assert (drawn & (shown > 0)).sum() / (drawn | (shown > 0)).sum() > 0.85
+    # What is certain is left as it is.
+    sure = Volume(targets.occupied * 20 - 10, targets.surface)
+    torch.testing.assert_close(
+        as_shown(sure, shown).occupancy[there], sure.occupancy[there], atol=0.8, rtol=0
+    )
 
 
 def test_columns_are_brought_upright() -> None:

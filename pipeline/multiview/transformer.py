@@ -29,7 +29,7 @@ class MultiViewTransformer(TransformerNetwork, ModelMixin, ConfigMixin):
         mlp_ratio: int = 4,
         text_width: int = 384,
         reference_depth: int = 2,
-        modulation_rank: int = 96,
+        modulation_rank: int = 116,
     ) -> None:
         """See `TransformerNetwork`."""
         super().__init__(

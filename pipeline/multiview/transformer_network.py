@@ -261,7 +261,7 @@ class TransformerNetwork(nn.Module):
         mlp_ratio: int = 4,
         text_width: int = 384,
         reference_depth: int = 2,
-        modulation_rank: int = 96,
+        modulation_rank: int = 116,
     ) -> None:
         """`modulation_rank` numbers say to all blocks what is asked for and how noisy a view is: full
         matrices from `width` would be a quarter of the network (as in arXiv:2310.00426)."""

@@ -41,7 +41,7 @@ class Prompt:
     text: str = ""
     image: Image.Image | None = None
     """RGBA, the object cut out (see `pipeline.cutout`): a square, or up to four squares side by side, which
-    are pictures of one object."""
+    are pictures of one object, taken in equal steps round it (`ViewSampler.lifted`)."""
     negative: str = ""
 
     def __post_init__(self) -> None:

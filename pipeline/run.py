@@ -60,7 +60,7 @@ def generate(
     observer: Observer | None = None,
 ) -> Result:
     """Makes an asset of `prompt` (text, an image, or both) in the folder `out`. Several images are pictures
-    of one object from different sides, the front first.
+    of one object, taken in equal steps round it, the front first (`ViewSampler.lifted`).
 
     `polycount` (most triangles) and `texture_size` (pixels) change the preset; `height_m` is the height of
     the asset in metres. With `variants` N, seeds `seed` to `seed + N - 1` are drawn and the most consistent

@@ -7,7 +7,7 @@ from typing import Literal
 StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "preview"]
 
 VERSIONS: dict[StageName, int] = {
-    "views": 16,
+    "views": 17,
     "field": 3,
     "surface": 9,
     "mesh": 4,
@@ -19,7 +19,7 @@ VERSIONS: dict[StageName, int] = {
 
 RetextureStage = Literal["paint", "texture", "export", "preview"]
 
-RETEXTURE_VERSIONS: dict[RetextureStage, int] = {"paint": 1, "texture": 1, "export": 2, "preview": 1}
+RETEXTURE_VERSIONS: dict[RetextureStage, int] = {"paint": 2, "texture": 1, "export": 2, "preview": 1}
 """Of `pipeline.retexture`."""
 
 ReworkStage = Literal["rework", "preview"]

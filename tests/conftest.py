@@ -160,17 +160,21 @@ def tiny_multiview_pipeline() -> MultiViewPipeline:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
     from pipeline.multiview.autoencoder import GBufferAutoencoder
+    from pipeline.multiview.lifter import PictureLifter
     from pipeline.multiview.pipeline import MultiViewPipeline
     from pipeline.multiview.transformer import MultiViewTransformer
 
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        transformer = MultiViewTransformer(width=32, depth=2, heads=2, reference_depth=1)
+        transformer = MultiViewTransformer(width=32, depth=2, heads=2)
         for name, parameter in transformer.named_parameters():
             if "modulation" in name or "patch_out" in name:  # zero at the start of training
                 torch.nn.init.normal_(parameter, std=0.05)
         autoencoder = GBufferAutoencoder(widths=(8, 16, 16), encoder_blocks=(1, 1), decoder_blocks=(1, 1, 1))
-    pipeline = MultiViewPipeline(autoencoder, transformer, FlowMatchEulerDiscreteScheduler(shift=2.0))
-    pipeline.autoencoder.eval()
-    pipeline.transformer.eval()
+        lifter = PictureLifter(width=32, heads=2, depth=1)
+    pipeline = MultiViewPipeline(
+        autoencoder, transformer, FlowMatchEulerDiscreteScheduler(shift=2.0), lifter=lifter
+    )
+    for network in (autoencoder, transformer, lifter):
+        network.eval()
     return pipeline

@@ -70,7 +70,8 @@ class GenerateParams:
 
 
 class Generation(ScreenedKind):
-    """The kind `generate`; its inputs `image`, `image2`, ... are pictures of one object, the front first."""
+    """The kind `generate`; its inputs `image`, `image2`, ... are pictures of one object, in
+    equal steps round it, the front first."""
 
     name = "generate"
 

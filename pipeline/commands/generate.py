@@ -38,7 +38,8 @@ def generate(
     image: Annotated[
         list[Path] | None,
         typer.Option(
-            help="A picture of it: PNG, JPEG or WebP; alone or with the prompt. Up to four, the front first."
+            help="A picture of it: PNG, JPEG or WebP; alone or with the prompt. Up to four of them, in equal "
+            "steps round it: front and back; or front, right, back and left as seen from the front."
         ),
     ] = None,
     negative: Annotated[str | None, typer.Option(help="What it should not be.")] = None,

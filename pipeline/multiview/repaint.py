@@ -74,6 +74,7 @@ def repaint(
     cameras = views.cameras.to(device)
     truth = encode_gbuffer(views.gbuffer.to(device), cameras)
     conditioning, rays = sampler.condition(prompt), sampler.rays(cameras)
+    lifted = sampler.lifted(prompt, cameras.height)
     sigmas = sampler.sigmas(config.num_inference_steps).to(device)
     if config.strength < 1:
         start = torch.tensor([config.strength], device=device)
@@ -87,7 +88,7 @@ def repaint(
         progress(step / steps, "painting")
         sigma, following = sigmas[step], sigmas[step + 1]
         velocity = sampler.velocity(
-            latents, sigma.expand(len(cameras)), rays, conditioning.turn(step), config.guidance_scale
+            latents, sigma.expand(len(cameras)), rays, conditioning, config.guidance_scale, lifted
         )
         clean = _encoded(sampler, _shaped(_decoded(sampler, latents - sigma * velocity), truth))
         latents = (1 - following) * clean + following * (latents + (1 - sigma) * velocity)

@@ -8,15 +8,15 @@ camera that looks at the origin.
 
 from __future__ import annotations
 
-import itertools
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from PIL import Image
 from safetensors import SafetensorError
@@ -32,7 +32,7 @@ from pipeline.multiview.lifter_network import Features, Framing, LifterNetwork, 
 from pipeline.multiview.schedule import FlowSchedule
 from pipeline.multiview.text import TextEncoder
 from pipeline.multiview.transformer_network import PATCH, TransformerNetwork, ray_features
-from pipeline.multiview.volume_network import CELLS, VolumeNetwork, as_shown, upright
+from pipeline.multiview.volume_network import CELLS, VolumeNetwork, as_shown, together, upright
 from pipeline.prompt import Prompt
 from render.cameras import Cameras, orbit_cameras
 from render.errors import InputError
@@ -59,17 +59,6 @@ class Conditioning:
 
     conditional: tuple[Tensor, Tensor]
     unconditional: tuple[Tensor, Tensor]
-    others: tuple[tuple[Tensor, Tensor], ...] = ()
-    """The same of the second picture and the next, when the prompt has several."""
-
-    def turn(self, step: int) -> Conditioning:
-        """What the model is shown in a step of a run: the pictures take turns.
-
-        The network reads one reference. To show it another in every step costs nothing, and its views agree
-        with what all pictures show as well as with the mean of the velocities under each of them.
-        """
-        every = (self.conditional, *self.others)
-        return Conditioning(every[step % len(every)], self.unconditional)
 
 
 @dataclass(frozen=True)
@@ -81,6 +70,7 @@ class Lifted:
     tokens: Float[Tensor, "1 d h w"]
     features: Features
     framing: Float[Tensor, "1 4"]
+    azimuth_deg: float
     shown: Float[Tensor, "1 k k"]
     """How much of the columns of a volume the picture covers."""
 
@@ -91,7 +81,7 @@ class ViewSampler:
     autoencoder: AutoencoderNetwork
     transformer: TransformerNetwork
     lifter: LifterNetwork | None
-    """Without one, a picture steers through the transformer's reference tokens alone."""
+    """Without one, nothing reads pictures."""
     volume: VolumeNetwork | None
     """Without one, views of a picture begin from the transformer's first prediction alone."""
     critic: CriticNetwork | None
@@ -147,37 +137,47 @@ class ViewSampler:
         prompt = self._titled(prompt)
         dtype, device = self.transformer.dtype, self.transformer.device
         text = self.text_encoder.tokens([prompt.text, prompt.negative]).to(device, dtype)
-        references: list[Tensor | None] = [
-            reference_tensor(picture, REFERENCE_SIZE).to(device, dtype) for picture in prompt.pictures
-        ]
-        first, *others = (self.transformer.context(text[:1], one) for one in references or [None])
-        return Conditioning(first, self.transformer.context(text[1:], None), tuple(others))
+        return Conditioning(self.transformer.context(text[:1]), self.transformer.context(text[1:]))
 
     @torch.no_grad()
-    def lifted(self, prompt: Prompt, size_px: int) -> Lifted | None:
-        """The view that the prompt's first picture is nearly one of; None without a picture or a lifter."""
-        if self.lifter is None or not prompt.pictures:
-            return None
-        picture = reference_tensor(prompt.pictures[0], size_px).to(self.transformer.device)
+    def lifted(self, prompt: Prompt, size_px: int) -> tuple[Lifted, ...]:
+        """The views that the prompt's pictures are nearly ones of; none without pictures.
+
+        Pictures of one object are taken to go round it in equal steps, as who walks round it to the right
+        takes them: of two, the second is of its back; of four, of what is on the right in the first.
+        `InputError` where there is no lifter to read them.
+        """
+        if prompt.pictures and self.lifter is None:
+            raise InputError("This model reads no pictures: it has no lifter. Give a text alone.")
+        step = 360 / max(1, len(prompt.pictures))
+        return tuple(self._lifted(one, i * step, size_px) for i, one in enumerate(prompt.pictures))
+
+    def _lifted(self, image: Image.Image, azimuth_deg: float, size_px: int) -> Lifted:
+        assert self.lifter is not None
+        picture = reference_tensor(image, size_px).to(self.transformer.device)
         features = self.lifter.features(picture)
         framing = self.lifter.framing(picture, features)
         tokens = self.lifter.tokens(picture, features, framing)
         elevation = torch.rad2deg(Framing.from_tensor(framing).elevation_rad).item()
-        rays = self.rays(orbit_cameras([0.0], [elevation], size_px).to(tokens.device))
+        rays = self.rays(orbit_cameras([azimuth_deg], [elevation], size_px).to(tokens.device))
         shown = laid_over(picture[:, 3:].float(), Framing.from_tensor(framing), CELLS)[:, 0]
-        return Lifted(self.lifter.latents(tokens), rays, tokens, features, framing, shown)
+        latents = self.lifter.latents(tokens)
+        return Lifted(latents, rays, tokens, features, framing, azimuth_deg, shown)
 
     @torch.no_grad()
-    def volume_latents(self, lifted: Lifted | None, cameras: Cameras) -> Float[Tensor, "v c h w"] | None:
-        """Latents of views of the volume that a picture is taken for; None without a picture or such a
+    def volume_latents(self, lifted: Sequence[Lifted], cameras: Cameras) -> Float[Tensor, "v c h w"] | None:
+        """Latents of views of the volume that pictures are taken for; None without pictures or such a
         network."""
-        if lifted is None or self.volume is None:
+        if not lifted or self.volume is None:
             return None
         from pipeline.multiview.volume_views import volume_views
 
-        seen = self.volume(lifted.tokens, lifted.latents, lifted.features, lifted.framing)
-        elevation = Framing.from_tensor(lifted.framing).elevation_rad
-        image = volume_views(upright(as_shown(seen, lifted.shown), elevation), cameras)
+        found = []
+        for view in lifted:
+            seen = self.volume(view.tokens, view.latents, view.features, view.framing)
+            elevation = Framing.from_tensor(view.framing).elevation_rad
+            found.append(upright(as_shown(seen, view.shown), elevation, view.azimuth_deg))
+        image = volume_views(together(found, [view.azimuth_deg for view in lifted]), cameras)
         image = image.to(self.autoencoder.device, self.autoencoder.dtype)
         return self.autoencoder.encode(image.contiguous(memory_format=torch.channels_last)).float()
 
@@ -188,18 +188,17 @@ class ViewSampler:
         rays: Float[Tensor, "v n f"],
         conditioning: Conditioning,
         guidance_scale: float,
-        lifted: Lifted | None = None,
+        lifted: Sequence[Lifted] = (),
     ) -> Float[Tensor, "v c h w"]:
         """Guided velocity `uncond + s * (cond - uncond)` of all views, fp32.
 
-        A picture's lifted view is part of the condition: it stands beside the views there, clean.
+        Lifted views of pictures are part of the condition: they stand beside the views there, clean.
         """
 
-        def predicted(context: tuple[Tensor, Tensor], beside: Lifted | None) -> Tensor:
-            x, level, camera = noisy, sigma, rays
-            if beside is not None:
-                x, camera = torch.cat([x, beside.latents]), torch.cat([camera, beside.rays])
-                level = torch.cat([level, level.new_zeros(1)])
+        def predicted(context: tuple[Tensor, Tensor], beside: Sequence[Lifted]) -> Tensor:
+            x = torch.cat([noisy, *(view.latents for view in beside)])
+            camera = torch.cat([rays, *(view.rays for view in beside)])
+            level = F.pad(sigma, (0, len(beside)))
             dtype = self.transformer.dtype
             found = self.transformer(x[None].to(dtype), level[None], camera[None].to(dtype), context)
             return found.float()[0, : len(noisy)]
@@ -207,7 +206,7 @@ class ViewSampler:
         conditional = predicted(conditioning.conditional, lifted)
         if guidance_scale == 1:
             return conditional
-        unconditional = predicted(conditioning.unconditional, None)
+        unconditional = predicted(conditioning.unconditional, ())
         return unconditional + guidance_scale * (conditional - unconditional)
 
     def encode_views(self, gbuffer: GBuffer, cameras: Cameras) -> Float[Tensor, "C c h w"]:
@@ -252,6 +251,8 @@ class ViewSampler:
         """
         if cameras.projection != "orthographic":
             raise ValueError("generated views are orthographic")
+        if prompt.pictures and cameras.height != cameras.width:
+            raise ValueError("views of pictures are square")
         device = self.transformer.device
         cameras = cameras.to(device)
         conditioning = self.condition(prompt)
@@ -265,13 +266,11 @@ class ViewSampler:
         # Noise is drawn on the CPU, so that a seed means the same on every device.
         noise = torch.randn(shape, generator=generator).to(device)
 
-        steps = itertools.count()
-        lifted = self.lifted(prompt, cameras.height) if cameras.height == cameras.width else None
+        lifted = self.lifted(prompt, cameras.height)
 
         def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
             level = sigma.to(latents).expand(len(cameras))
-            turn = conditioning.turn(next(steps))
-            return self.velocity(latents, level, rays, turn, guidance_scale, lifted)
+            return self.velocity(latents, level, rays, conditioning, guidance_scale, lifted)
 
         sigmas = self.sigmas(num_inference_steps).to(device)
 

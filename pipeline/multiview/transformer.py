@@ -28,10 +28,7 @@ class MultiViewTransformer(TransformerNetwork, ModelMixin, ConfigMixin):
         heads: int = 4,
         mlp_ratio: int = 4,
         text_width: int = 384,
-        reference_depth: int = 2,
-        modulation_rank: int = 116,
+        modulation_rank: int = 200,
     ) -> None:
         """See `TransformerNetwork`."""
-        super().__init__(
-            latent_channels, width, depth, heads, mlp_ratio, text_width, reference_depth, modulation_rank
-        )
+        super().__init__(latent_channels, width, depth, heads, mlp_ratio, text_width, modulation_rank)

@@ -7,9 +7,9 @@ views agree at some 70 % of the attention time that all of them always would tak
 views, every head looks round a point in space where each view sees it (`Sight`). Each view
 has its own noise level: a view at noise 0 is a clean condition for the others
 (as in arXiv:2407.01392), which is how further views of a finished object are
-asked for. Text tokens and the patches of a
-reference picture join the attention over all views as keys and values; they are
-not updated, which saves their share of every block.
+asked for, and how a picture is shown: as the view that it is nearly one of
+(`lifter_network`). Text tokens join the attention over all views as keys and values;
+they are not updated, which saves their share of every block.
 
 The network predicts the flow-matching velocity `noise - clean` (arXiv:2210.02747,
 arXiv:2403.03206) of `x_sigma = (1 - sigma) clean + sigma noise`.
@@ -219,36 +219,6 @@ class ContextBlock(nn.Module):
         return result
 
 
-class ReferenceEncoder(nn.Module):
-    """A reference picture (RGBA, colour premultiplied, in [0, 1]) to one token per 16x16 pixels."""
-
-    def __init__(self, width: int, heads: int, depth: int) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(
-            nn.PixelUnshuffle(4),
-            nn.Conv2d(64, 96, 3, padding=1),
-            nn.GroupNorm(8, 96),
-            nn.SiLU(),
-            nn.Conv2d(96, 160, 3, stride=2, padding=1),
-            nn.GroupNorm(8, 160),
-            nn.SiLU(),
-            nn.Conv2d(160, width, 3, stride=2, padding=1),
-        )
-        self.position = nn.Parameter(torch.zeros(1, width, 8, 8))
-        nn.init.normal_(self.position, std=0.02)
-        self.blocks = nn.ModuleList(ContextBlock(width, heads) for _ in range(depth))
-
-    def forward(self, picture: Float[Tensor, "b 4 H W"]) -> Float[Tensor, "b m w"]:
-        features = self.stem(picture * 2 - 1)
-        position: Tensor = self.position
-        if features.shape[-2:] != position.shape[-2:]:
-            position = F.interpolate(position.float(), features.shape[-2:], mode="bilinear").to(features)
-        tokens: Tensor = (features + position).flatten(2).transpose(1, 2)
-        for block in self.blocks:
-            tokens = block(tokens)
-        return tokens
-
-
 class TransformerNetwork(nn.Module):
     """Velocity of noisy multi-view latents; see the module's text."""
 
@@ -260,8 +230,7 @@ class TransformerNetwork(nn.Module):
         heads: int = 4,
         mlp_ratio: int = 4,
         text_width: int = 384,
-        reference_depth: int = 2,
-        modulation_rank: int = 116,
+        modulation_rank: int = 200,
     ) -> None:
         """`modulation_rank` numbers say to all blocks what is asked for and how noisy a view is: full
         matrices from `width` would be a quarter of the network (as in arXiv:2310.00426)."""
@@ -278,8 +247,6 @@ class TransformerNetwork(nn.Module):
         self.noise_mlp = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
         self.text_in = nn.Linear(text_width, width)
         self.text_pooled = nn.Linear(text_width, width)
-        self.reference_encoder = ReferenceEncoder(width, heads, reference_depth)
-        self.reference_pooled = nn.Linear(width, width)
         self.blocks = nn.ModuleList(
             Block(width, heads, mlp_ratio, modulation_rank, across_views=i % 2 == 1) for i in range(depth)
         )
@@ -300,22 +267,14 @@ class TransformerNetwork(nn.Module):
         """Of the weights."""
         return next(self.parameters()).device
 
-    def context(
-        self, text: Float[Tensor, "b t e"], reference: Float[Tensor, "b 4 H W"] | None
-    ) -> tuple[Float[Tensor, "b m w"], Float[Tensor, "b w"]]:
+    def context(self, text: Float[Tensor, "b t e"]) -> tuple[Float[Tensor, "b t w"], Float[Tensor, "b w"]]:
         """Context tokens and their pooled summary, the same for every step of a sampling run.
 
         `text` holds the text encoder's token embeddings, zero at padding; all zero
         is the unconditional text.
         """
-        tokens = self.text_in(text)
         count = (text.abs().amax(-1, keepdim=True) > 0).sum(1).clamp_min(1)
-        pooled = self.text_pooled(text.sum(1) / count)
-        if reference is not None:
-            patches = self.reference_encoder(reference)
-            pooled = pooled + self.reference_pooled(patches.mean(1))
-            tokens = torch.cat([tokens, patches], 1)
-        return tokens, pooled
+        return self.text_in(text), self.text_pooled(text.sum(1) / count)
 
     def forward(
         self,

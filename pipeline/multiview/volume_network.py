@@ -10,6 +10,8 @@ not known is a probability; `volume` makes the network a diffusers model.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -37,6 +39,8 @@ _DROPOUT = 0.1
 than any other."""
 _SOMEWHERE = 0.7
 """Probability of the likeliest cell of a column that is known to hold something."""
+_NEAREST = 6.0
+"""How much more a place of a volume looks as the picture shows it that was taken from nearest."""
 _FINER = CELLS // SURFACE_CELLS
 _SEEN_CHANNELS, _SEEN_CELLS = LEVELS[-1]
 
@@ -59,16 +63,29 @@ def cell_centers(cells: int) -> Float[Tensor, "n n n 3"]:
     return torch.stack([x, y, z], -1)
 
 
-def upright(seen: Volume, elevation_rad: Float[Tensor, " b"]) -> Volume:
-    """Volumes in the frames of views from azimuth 0 at elevations, as upright ones."""
+def upright(seen: Volume, elevation_rad: Float[Tensor, " b"], azimuth_deg: float = 0.0) -> Volume:
+    """Volumes in the frames of views from an azimuth, at elevations, as upright ones."""
+    across, along = math.cos(math.radians(azimuth_deg)), math.sin(math.radians(azimuth_deg))
 
     def resampled(grid: Float[Tensor, "b c n n n"]) -> Float[Tensor, "b c n n n"]:
         x, y, z = cell_centers(grid.shape[-1]).to(grid).expand(len(grid), -1, -1, -1, -1).unbind(-1)
         c, s = (f(elevation_rad.to(grid))[:, None, None, None] for f in (torch.cos, torch.sin))
+        x, z = x * across - z * along, z * across + x * along
         at = torch.stack([x, z * s - y * c, y * s + z * c], -1)
         return F.grid_sample(grid, at, padding_mode="border", align_corners=False)
 
     return Volume(resampled(seen.occupancy[:, None])[:, 0], resampled(seen.surface))
+
+
+def together(found: Sequence[Volume], azimuths_deg: Sequence[float]) -> Volume:
+    """One upright volume of those that pictures from azimuths are taken for: the mean of their logits, and at
+    each place the look of the picture that saw it from nearest."""
+    occupancy = torch.stack([one.occupancy for one in found]).mean(0)
+    x, _, z = cell_centers(SURFACE_CELLS).to(occupancy).unbind(-1)
+    angles = torch.deg2rad(torch.tensor(azimuths_deg).to(occupancy))[:, None, None, None]
+    weight = (_NEAREST * (x * angles.sin() + z * angles.cos())).softmax(0)
+    surface = torch.stack([one.surface for one in found])
+    return Volume(occupancy, (weight[:, None, None] * surface).sum(0))
 
 
 def as_shown(seen: Volume, shown: Float[Tensor, "b n n"]) -> Volume:

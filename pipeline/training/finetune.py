@@ -280,9 +280,7 @@ def train_lora(
     count = config.views_per_batch // config.views
     while (fraction := _done(state, config)) < 1:
         progress(0.25 + 0.7 * fraction, f"training, step {state.steps}")
-        with_reference = rng.uniform() < config.objective.reference_share
-        lift = rng.uniform() < config.objective.lifted_share
-        batch = to_device(source.draw(count, config.views, with_reference, rng, lift=lift), device)
+        batch = to_device(source.draw(count, config.views, source.draws_with_reference(rng), rng), device)
         sigma, clean = draw_noise_levels(count, config.views, config.objective, generator)
         noise = torch.randn(batch.latents.shape, generator=generator).to(device)
         loss = flow_matching_loss(transformer, batch, sigma.to(device), clean.to(device), noise, dtype)

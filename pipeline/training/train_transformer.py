@@ -1,7 +1,7 @@
 """Trains the multi-view transformer on the latent cache: flow matching with classifier-free dropout.
 
 Some batches carry a reference picture; the world is then turned so that the
-picture was taken from azimuth 0, and mostly what the lifter makes of the picture
+picture was taken from azimuth 0, and what the lifter makes of the picture
 stands beside the views as a clean one, with its errors, as in use. In some samples
 part of the views is given clean, which teaches to draw further views of a finished
 object. The learning rate stays constant and falls at the end of a planned run; a later run resumes
@@ -55,8 +55,6 @@ class TransformerTraining:
     """The last part of the run in which the learning rate falls to zero."""
     ema_decay: float = 0.998
     reference_share: float = 0.35
-    lifted_share: float = 0.75
-    """Of the batches with a reference picture, those that are given the lifter's view of it too."""
     text_dropout: float = 0.1
     text_dropout_beside_reference: float = 0.5
     clean_views_share: float = 0.4
@@ -86,9 +84,8 @@ class Batch:
     rays: Tensor
     """[b, v, n, f]; of v + 1 views with a lifted one, which is the last."""
     text: Tensor
-    reference: Tensor | None
     lifted: Tensor | None = None
-    """[b, 1, c, h, w]: the reference as a view, clean, which takes no part in the loss."""
+    """[b, 1, c, h, w]: a reference picture as a view, clean, which takes no part in the loss."""
 
 
 class BatchSource:
@@ -99,8 +96,9 @@ class BatchSource:
         cache: LatentCache,
         encoder: TextEncoder,
         config: TransformerTraining,
-        lifter: LifterNetwork | None = None,
+        lifter: LifterNetwork | None,
     ) -> None:
+        """Without a `lifter` there are no batches with reference pictures."""
         self.cache, self.config, self.lifter = cache, config, lifter
         self.index = cache.index()
         rows = [cache.items[s][r] for s, r in self.index]
@@ -122,10 +120,8 @@ class BatchSource:
         weight = self.config.common_weight if words & set(self.config.common) else 1.0
         return weight * (self.config.augmented_weight if row["augmented"] else 1.0)
 
-    def draw(
-        self, count: int, views: int, with_reference: bool, rng: np.random.Generator, *, lift: bool = False
-    ) -> Batch:
-        """`count` random samples; with `lift`, the reference as a view too, where there is a lifter."""
+    def draw(self, count: int, views: int, with_reference: bool, rng: np.random.Generator) -> Batch:
+        """`count` random samples; `with_reference` with what the lifter makes of pictures beside them."""
         config = self.config
         latents, known, poses, text, pictures = [], [], [], [], []
         for chosen in rng.choice(len(self.index), count, p=self.probability[with_reference]):
@@ -147,15 +143,18 @@ class BatchSource:
         mask = torch.ones_like(x)
         mask[:, :, -MATERIAL_LATENTS:] = torch.from_numpy(np.stack(known))[:, :, None].float()
         all_poses = np.stack(poses)
-        reference = lifted = None
+        lifted = None
         if with_reference:
-            reference = premultiplied(np.stack(pictures))
-            if lift and self.lifter is not None:
-                lifted, heights = lifted_views(self.lifter, reference)
-                front = np.stack([np.zeros_like(heights), heights], -1)[:, None]
-                all_poses = np.concatenate([all_poses, front], 1)
+            assert self.lifter is not None
+            lifted, heights = lifted_views(self.lifter, premultiplied(np.stack(pictures)))
+            front = np.stack([np.zeros_like(heights), heights], -1)[:, None]
+            all_poses = np.concatenate([all_poses, front], 1)
         rays = rays_of(all_poses, x.shape[-1] // PATCH)
-        return Batch(x, mask, rays, torch.stack(text), reference, lifted)
+        return Batch(x, mask, rays, torch.stack(text), lifted)
+
+    def draws_with_reference(self, rng: np.random.Generator) -> bool:
+        """Whether the next batch has reference pictures."""
+        return bool(rng.uniform() < self.config.reference_share) and self.lifter is not None
 
 
 @torch.no_grad()
@@ -185,8 +184,7 @@ def flow_matching_loss(
     """Mean squared error of the velocity on the views that are not clean; `sigma` is [b, v]."""
     level = sigma[:, :, None, None, None]
     noisy = (1 - level) * batch.latents + level * noise
-    reference = None if batch.reference is None else batch.reference.to(dtype)
-    context = model.context(batch.text.to(dtype), reference)
+    context = model.context(batch.text.to(dtype))
     if batch.lifted is not None:
         noisy = torch.cat([noisy, batch.lifted], 1)
         sigma = torch.cat([sigma, sigma.new_zeros(len(sigma), 1)], 1)
@@ -216,21 +214,19 @@ def draw_noise_levels(
 def validation_loss(
     model: MultiViewTransformer, source: BatchSource, config: TransformerTraining, dtype: torch.dtype
 ) -> dict[str, float]:
-    """Loss on objects that are never trained on, at fixed noise: without a reference picture, with one, and
-    with the lifter's view of it too.
+    """Loss on objects that are never trained on, at fixed noise: without a reference picture, and beside the
+    lifter's view of one.
 
     The noise levels are the same whatever the recipe, so that runs can be compared.
     """
     config = replace(config, noise_shift=VALIDATION_SHIFT, clean_views_share=VALIDATION_CLEAN)
     out = {}
-    arms = {"val_text": (False, False), "val_image": (True, False)}
-    if source.lifter is not None:
-        arms["val_lifted"] = (True, True)
-    for name, (with_reference, lift) in arms.items():
+    arms = {"val_text": False} if source.lifter is None else {"val_text": False, "val_lifted": True}
+    for name, with_reference in arms.items():
         rng, generator = np.random.default_rng(11), torch.Generator().manual_seed(11)
         losses = []
         for _ in range(3):
-            batch = to_device(source.draw(16, 4, with_reference, rng, lift=lift), model.device)
+            batch = to_device(source.draw(16, 4, with_reference, rng), model.device)
             sigma, clean = draw_noise_levels(16, 4, config, generator)
             noise = torch.randn(batch.latents.shape, generator=generator)
             sigma, counted, noise = (x.to(model.device) for x in (sigma, 0 * clean, noise))
@@ -300,8 +296,7 @@ def train_transformer(
     while (fraction := (time.monotonic() - start) / max(config.minutes * 60, 1e-9)) < 1:
         views = int(rng.choice(next(v for until, v in config.curriculum if fraction <= until)))
         count = config.views_per_batch // views
-        with_reference, lift = rng.uniform() < config.reference_share, rng.uniform() < config.lifted_share
-        batch = to_device(source.draw(count, views, with_reference, rng, lift=lift), device)
+        batch = to_device(source.draw(count, views, source.draws_with_reference(rng), rng), device)
         sigma, clean = draw_noise_levels(count, views, config, generator)
         noise = torch.randn(batch.latents.shape, generator=generator).to(device)
         loss = flow_matching_loss(model, batch, sigma.to(device), clean.to(device), noise, dtype)

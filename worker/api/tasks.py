@@ -174,7 +174,8 @@ def create_image_to_3d(
 def create_multi_image_to_3d(
     body: MultiImageTo3D, service: ServiceOf, caller: Writer, key: IdempotencyKey = None
 ) -> Created:
-    """An asset of one to four pictures of one object, the front first."""
+    """An asset of one to four pictures of one object, in equal steps round it: front and back; or front,
+    right, back and left as seen from the front."""
     return _of_images(body, body.image_urls, "multi-image-to-3d", service, caller, key)
 
 

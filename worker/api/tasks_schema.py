@@ -179,7 +179,7 @@ class ImageTo3D(_Shape, Additions):
 
 
 class MultiImageTo3D(_Shape, Additions):
-    """One to four pictures of one object, the front first."""
+    """One to four pictures of one object, in equal steps round it, the front first."""
 
     image_urls: list[ImageUrl] = Field(min_length=1, max_length=4)
     prompt: PromptText | None = Field(None, description="Words beside the pictures (ours).")

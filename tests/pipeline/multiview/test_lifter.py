@@ -17,6 +17,7 @@ from pipeline.training.procedural.nature import mushroom
 from pipeline.training.props import Prop
 from pipeline.training.train_lifter import lifting_loss, taken, targets
 from render.cameras import Cameras, orbit_cameras, orbit_pose
+from render.errors import InputError
 from tests.pipeline.multiview.test_pipeline import CAMERAS, tiny_pipeline
 
 
@@ -87,11 +88,11 @@ def test_the_sampler_draws_beside_the_lifted_view() -> None:
         assert len(views) == len(CAMERAS)
         return views.gbuffer.depth  # type: ignore[return-value]
 
-    plain = draw()
+    with pytest.raises(InputError, match="reads no pictures"):
+        draw()
     torch.manual_seed(0)
     pipeline.register_modules(lifter=PictureLifter(width=32, heads=2, depth=1).eval())
-    lifted = pipeline.lifted(prompt, 64)
-    assert lifted is not None
+    (lifted,) = pipeline.lifted(prompt, 64)
     assert lifted.latents.shape == (1, 16, 8, 8)
     # The rays are those of a view from the front at the estimated height.
     color = torch.tensor([200 / 255, 30 / 255, 30 / 255, 1.0]).view(1, 4, 1, 1).expand(1, 4, 64, 64)
@@ -101,15 +102,14 @@ def test_the_sampler_draws_beside_the_lifted_view() -> None:
         framing = Framing.from_tensor(pipeline.lifter.framing(color, features))
     elevation = torch.rad2deg(framing.elevation_rad).item()
     assert torch.allclose(lifted.rays, pipeline.rays(orbit_cameras([0.0], [elevation], 64)), atol=1e-3)
-    assert not torch.equal(draw(), plain)
     assert torch.equal(draw(), draw())
-    assert pipeline.lifted(Prompt("a barrel"), 64) is None
+    assert pipeline.lifted(Prompt("a barrel"), 64) == ()
     # It is part of the condition: guidance leads away from what is drawn without it.
     noisy, conditioning = torch.randn(len(CAMERAS), 16, 8, 8), pipeline.condition(prompt)
     rest = torch.full((len(CAMERAS),), 0.5), pipeline.rays(CAMERAS), conditioning
     with torch.no_grad():
         for scale, alike in ((0.0, True), (1.0, False)):
-            beside, without = (pipeline.velocity(noisy, *rest, scale, given) for given in (lifted, None))
+            beside, without = (pipeline.velocity(noisy, *rest, scale, given) for given in ([lifted], []))
             assert torch.equal(beside, without) == alike
 
 

@@ -13,6 +13,8 @@ from PIL import Image
 
 from pipeline.multiview.autoencoder import GBufferAutoencoder
 from pipeline.multiview.domain import Domain
+from pipeline.multiview.lifter import PictureLifter
+from pipeline.multiview.lifter_network import Framing
 from pipeline.multiview.pipeline import MultiViewPipeline, save
 from pipeline.multiview.sampler import ViewSampler, load, reference_tensor
 from pipeline.multiview.schedule import FlowSchedule
@@ -25,7 +27,7 @@ from render.gbuffer import ViewSet
 
 def tiny_pipeline() -> MultiViewPipeline:
     torch.manual_seed(0)
-    transformer = MultiViewTransformer(width=32, depth=2, heads=2, reference_depth=1)
+    transformer = MultiViewTransformer(width=32, depth=2, heads=2)
     for name, parameter in transformer.named_parameters():
         if "modulation" in name or "patch_out" in name:  # zero at the start of training
             torch.nn.init.normal_(parameter, std=0.05)
@@ -38,7 +40,10 @@ def tiny_pipeline() -> MultiViewPipeline:
 
 @pytest.fixture(scope="module")
 def pipeline() -> MultiViewPipeline:
-    return tiny_pipeline()
+    made = tiny_pipeline()
+    torch.manual_seed(0)
+    made.register_modules(lifter=PictureLifter(width=32, heads=2, depth=1).eval())
+    return made
 
 
 CAMERAS = orbit_cameras([0.0, 120.0, 240.0], [15.0] * 3, 64)
@@ -78,21 +83,22 @@ def test_text_and_image_both_steer(pipeline: MultiViewPipeline) -> None:
         )
 
 
-def test_pictures_of_one_object_take_turns(pipeline: MultiViewPipeline) -> None:
-    red, blue = (Image.new("RGBA", (40, 40), color) for color in ((200, 30, 30, 255), (30, 30, 200, 255)))
-    both = Image.new("RGBA", (80, 40))
-    both.paste(red, (0, 0))
-    both.paste(blue, (40, 0))
-    conditioning = pipeline.condition(Prompt(image=both))
-    for step, picture in enumerate((red, blue, red)):
-        alone = pipeline.condition(Prompt(image=picture))
-        shown = conditioning.turn(step)
-        torch.testing.assert_close(shown.conditional[0], alone.conditional[0])
-        torch.testing.assert_close(shown.unconditional[0], alone.unconditional[0])
-    assert not torch.equal(
-        draw(pipeline, Prompt(image=both), 1).gbuffer.alpha,
-        draw(pipeline, Prompt(image=red), 1).gbuffer.alpha,
-    )
+def test_pictures_of_one_object_go_round_it(pipeline: MultiViewPipeline) -> None:
+    row = Image.new("RGBA", (160, 40))
+    for i, color in enumerate(((200, 30, 30, 255), (30, 200, 30, 255), (30, 30, 200, 255), (9, 9, 9, 255))):
+        row.paste(Image.new("RGBA", (40, 40), color), (40 * i, 0))
+    for count in (1, 2, 4):
+        prompt = Prompt(image=row.crop((0, 0, 40 * count, 40)))
+        lifted = pipeline.lifted(prompt, 64)
+        assert [view.azimuth_deg for view in lifted] == [360 / count * i for i in range(count)]
+        for view, picture in zip(lifted, prompt.pictures, strict=True):
+            (alone,) = pipeline.lifted(Prompt(image=picture), 64)
+            torch.testing.assert_close(view.latents, alone.latents)
+            elevation = torch.rad2deg(Framing.from_tensor(view.framing).elevation_rad).item()
+            seen_from = pipeline.rays(orbit_cameras([view.azimuth_deg], [elevation], 64))
+            torch.testing.assert_close(view.rays, seen_from, atol=1e-3, rtol=0)
+    both, red = (Prompt(image=row.crop((0, 0, width, 40))) for width in (80, 40))
+    assert not torch.equal(draw(pipeline, both, 1).gbuffer.alpha, draw(pipeline, red, 1).gbuffer.alpha)
 
 
 def test_guidance_is_linear_in_the_scale(pipeline: MultiViewPipeline) -> None:

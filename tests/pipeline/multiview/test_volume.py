@@ -11,7 +11,15 @@ from PIL import Image
 
 from pipeline.multiview.lifter import PictureLifter
 from pipeline.multiview.volume import PictureVolume
-from pipeline.multiview.volume_network import CELLS, SURFACE_CELLS, Volume, as_shown, cell_centers, upright
+from pipeline.multiview.volume_network import (
+    CELLS,
+    SURFACE_CELLS,
+    Volume,
+    as_shown,
+    cell_centers,
+    together,
+    upright,
+)
 from pipeline.multiview.volume_views import volume_views
 from pipeline.prompt import Prompt
 from pipeline.training.props import Prop
@@ -133,6 +141,27 @@ def test_what_is_shown_is_there() -> None:
     )
 
 
+def test_volumes_of_several_pictures_are_one() -> None:
+    """Each turned to where its picture was taken, with the look of the side that it saw."""
+    prop = mushroom_prop(1)
+    targets = volume_targets(carved(prop), [(np.deg2rad(azimuth), 0.3) for azimuth in (0.0, 120.0)])
+    elevation = torch.tensor([0.3])
+    turned = []
+    for i, azimuth in enumerate((0.0, 120.0)):
+        seen = Volume(targets.occupied[i : i + 1] * 20 - 10, targets.surface[i : i + 1] * 0 + (1 - 2 * i))
+        turned.append(upright(seen, elevation, azimuth))
+    a, b = (one.occupancy > 0 for one in turned)
+    assert (a & b).sum() / (a | b).sum() > 0.8
+    one = together(turned, [0.0, 120.0])
+    torch.testing.assert_close(one.occupancy, (turned[0].occupancy + turned[1].occupancy) / 2)
+    middle, last = SURFACE_CELLS // 2, SURFACE_CELLS - 1
+    assert one.surface[0, 0, last, middle, middle] > 0.9
+    assert one.surface[0, 0, 0, middle, last] < -0.9
+    # One alone stays what it is.
+    alone = together(turned[:1], [0.0])
+    torch.testing.assert_close(alone.surface, turned[0].surface)
+
+
 def test_columns_are_brought_upright() -> None:
     """What the view has at a pixel and a height comes to the cell that lies there."""
     elevation = np.deg2rad(30)
@@ -196,7 +225,7 @@ def test_views_of_a_picture_begin_from_its_volume() -> None:
     guess = pipeline.volume_latents(pipeline.lifted(prompt, 64), CAMERAS)
     assert guess is not None
     assert guess.shape == (len(CAMERAS), 16, 8, 8)
-    assert pipeline.volume_latents(None, CAMERAS) is None
+    assert pipeline.volume_latents((), CAMERAS) is None
     begun = draw(0.5)
     assert not torch.equal(begun, without)
     assert torch.equal(begun, draw(0.5))

@@ -203,7 +203,7 @@ def test_a_lora_is_made_used_and_refused_elsewhere(
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(1, 2, 16, 8, 8, generator=generator)
     rays = plain.rays(cameras_of([Pose(0.0, 15.0), Pose(90.0, 15.0)], 64))[None]
-    context = plain.transformer.context(torch.randn(1, 5, 384, generator=generator), None)
+    context = plain.transformer.context(torch.randn(1, 5, 384, generator=generator))
     sigma = torch.full((1, 2), 0.5)
     with torch.no_grad():
         before = plain.transformer(x, sigma, rays, context)
@@ -277,7 +277,7 @@ def test_a_fresh_lora_changes_nothing(tiny_multiview_pipeline: MultiViewPipeline
     transformer = copy.deepcopy(tiny_multiview_pipeline.transformer)
     x, sigma = torch.randn(1, 1, 16, 8, 8), torch.full((1, 1), 0.5)
     rays = tiny_multiview_pipeline.rays(cameras_of([Pose(0.0, 15.0)], 64))[None]
-    context = transformer.context(torch.zeros(1, 4, 384), None)
+    context = transformer.context(torch.zeros(1, 4, 384))
     with torch.no_grad():
         before = transformer(x, sigma, rays, context)
         parameters = add_lora(transformer, 2, 0)

@@ -78,12 +78,12 @@ def test_clean_views_have_no_noise_and_never_all_of_them() -> None:
 
 def test_loss_ignores_unknown_materials_and_clean_views() -> None:
     torch.manual_seed(0)
-    model = MultiViewTransformer(width=32, depth=2, heads=2, reference_depth=1)
+    model = MultiViewTransformer(width=32, depth=2, heads=2)
     latents = torch.randn(1, 2, 16, 16, 16)
     mask = torch.ones_like(latents)
     mask[:, :, -2:] = 0
     rays = rays_of(np.array([[[0.0, 15.0], [90.0, 15.0]]]), 8)
-    batch = Batch(latents, mask, rays, torch.zeros(1, 4, 384), None)
+    batch = Batch(latents, mask, rays, torch.zeros(1, 4, 384))
     noise = torch.randn_like(latents)
     sigma, clean = torch.tensor([[0.5, 0.0]]), torch.tensor([[0.0, 1.0]])
     with torch.no_grad():
@@ -95,19 +95,16 @@ def test_loss_ignores_unknown_materials_and_clean_views() -> None:
 
 def test_a_lifted_view_stands_beside_the_others_and_takes_no_part_in_the_loss() -> None:
     torch.manual_seed(0)
-    model = MultiViewTransformer(width=32, depth=2, heads=2, reference_depth=1)
+    model = MultiViewTransformer(width=32, depth=2, heads=2)
     torch.nn.init.normal_(model.patch_out.weight, std=0.1)
     torch.nn.init.normal_(model.blocks[1].modulation.weight, std=0.1)
     torch.nn.init.normal_(model.final_modulation.bias, std=0.1)
     latents, noise = torch.randn(2, 1, 2, 16, 16, 16)
     rays = rays_of(np.array([[[40.0, 15.0], [90.0, 15.0], [0.0, 20.0]]]), 8)
     sigma, clean = torch.full((1, 2), 0.5), torch.zeros(1, 2)
-    picture = torch.rand(1, 4, 128, 128)
-    batch = Batch(latents, torch.ones_like(latents), rays, torch.zeros(1, 4, 384), picture, latents[:, :1])
+    batch = Batch(latents, torch.ones_like(latents), rays, torch.zeros(1, 4, 384), latents[:, :1])
     # The same as three views of which the last is clean.
-    three = Batch(
-        torch.cat([latents, latents[:, :1]], 1), torch.ones(1, 3, 16, 16, 16), rays, batch.text, picture
-    )
+    three = Batch(torch.cat([latents, latents[:, :1]], 1), torch.ones(1, 3, 16, 16, 16), rays, batch.text)
     with torch.no_grad():
         loss = flow_matching_loss(model, batch, sigma, clean, noise, torch.float32)
         longer = torch.cat([noise, noise[:, :1]], 1)

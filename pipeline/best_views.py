@@ -50,7 +50,8 @@ def best_views(
     """The set of views that agrees best with itself and with the prompt: `score exp(w (likeness - 1) - m d)`,
     where d is how far the views are from the metal, or the lack of it, that the text asks for.
 
-    The best of the candidates is drawn again from `redraw_level` and kept where that is better.
+    The best of the candidates is drawn again from `redraw_level`, of a picture from no higher than where its
+    views begin, and kept where that is better.
     """
     cameras, total = view_cameras(config), config.candidates + config.redraws
     best: BestViews | None = None
@@ -64,7 +65,7 @@ def best_views(
             guidance_scale=config.guidance_for(prompt),
             generator=stage_generator(seed, f"views-{k}" if k else "views"),
             start=best.views if best is not None and k >= config.candidates else None,
-            start_level=config.redraw_level,
+            start_level=min(config.redraw_level, config.guess_level_for(prompt)),
             guess_level=config.guess_level_for(prompt),
             progress=part_of(progress, k / total, (k + 1) / total),
         ).to("cpu")

@@ -47,7 +47,7 @@ class AutoencoderNetwork(nn.Module):
         self,
         latent_channels: int = 16,
         widths: Sequence[int] = (48, 96, 160),
-        encoder_blocks: Sequence[int] = (2, 3),
+        encoder_blocks: Sequence[int] = (4, 3),
         decoder_blocks: Sequence[int] = (3, 4, 4),
         detail_width: int = 24,
         detail_blocks: int = 2,

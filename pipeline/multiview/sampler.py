@@ -46,9 +46,6 @@ SURE_OF_NAME = 0.45
 """Cosine from which a picture is taken for what it is most like."""
 VOLUME = "volume"
 """Folder of the volume network, which may be missing too."""
-VOLUME_SHARE = 0.7
-"""Of views of the volume in what views of a picture begin from. Of 0.5, 0.7 and 1 the one with the truest
-colours of `val` objects; a half has slightly truer outlines, and views that agree less."""
 CRITIC = "critic"
 """Folder of the critic, which may be missing too."""
 
@@ -245,9 +242,9 @@ class ViewSampler:
         sampling, arXiv:2306.14878).
 
         With `guess_level` below 1, a first guess gets noise up to that level, and the steps below it are
-        taken: nearer to what is likely, and less different from seed to seed. It is the first prediction
-        from nothing but noise, the mean of all views that fit the prompt; for a picture between that and
-        views of its volume, of which each errs in its own way.
+        taken: nearer to what is likely, and less different from seed to seed. It is views of a picture's
+        volume, which are of one object, and else the first prediction from nothing but noise, the mean of all
+        views that fit the prompt.
         """
         if cameras.projection != "orthographic":
             raise ValueError("generated views are orthographic")
@@ -283,9 +280,9 @@ class ViewSampler:
             given = self.encode_views(start.gbuffer.to(device), cameras)
             begin, latents = renoised(given, start_level, noise)
         elif guess_level < 1:
-            guess = noise - velocity(noise, sigmas[0])
-            if (of_volume := self.volume_latents(lifted, cameras)) is not None:
-                guess = torch.lerp(guess, of_volume, VOLUME_SHARE)
+            guess = self.volume_latents(lifted, cameras)
+            if guess is None:
+                guess = noise - velocity(noise, sigmas[0])
             begin, latents = renoised(guess, guess_level, torch.randn(shape, generator=generator).to(device))
         latents = self.integrate(latents, num_inference_steps, velocity, progress, begin)
         views = ViewSet(cameras.to("cpu"), binary_coverage(self.decode_views(latents, cameras).to("cpu")))

@@ -16,10 +16,9 @@ from pipeline.multiview.codec import CHANNELS
 from pipeline.multiview.volume_network import Volume
 from render.cameras import Cameras
 
-LEVEL = 0.4
-"""Probability from which a cell counts as the object's. With `as_shown`, views from 0.25 overlap as well, and
-are fatter."""
-_AT_SURFACE = 0.75
+LEVEL = 0.5
+"""Probability from which a cell counts as the object's."""
+_AT_SURFACE = 0.65
 """Share of the greatest probability along a ray at which the surface is taken to be: where the object may
 begin lies in front of where it does."""
 _STEPS = 96

@@ -31,10 +31,10 @@ class TrainingConfig:
     data: str
     """Path of the pack without its endings, relative to the working directory."""
     start_from: str | None = None
-    """Folder of a trained pipeline that a new run goes on from, with optimisers that begin anew. Its encoder
-    is kept, so that latents stay what they are, and its decoder unless the autoencoder is `decoder_only`;
-    its lifter, its volume network and its transformer are trained on, and a critic is trained, but for what
-    is in `keep`."""
+    """Folder of a trained pipeline that a new run goes on from, with optimisers that begin anew. Its
+    autoencoder stays, or is trained on where it has a `latent_drift_weight`, so that latents stay near what
+    they are; its lifter, its volume network and its transformer are trained on, and a critic is trained, but
+    for what is in `keep`."""
     keep: tuple[str, ...] = ()
     """Of `start_from`, what stays as it is: `lifter`, `volume`, `critic`, `transformer`."""
     autoencoder: AutoencoderTraining = field(default_factory=AutoencoderTraining)
@@ -78,7 +78,7 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
     if start is not None and not (out / "autoencoder").is_dir():
         if not (start / "transformer").is_dir() or not (start / "autoencoder").is_dir():
             raise InputError(f"start_from: {start} is not a pipeline with an autoencoder and a transformer.")
-        if config.autoencoder.decoder_only:
+        if config.autoencoder.latent_drift_weight:
             train_autoencoder(data, out, config.autoencoder, where, start_from=start / "autoencoder")
         else:
             shutil.copytree(start / "autoencoder", out / "autoencoder")

@@ -39,8 +39,12 @@ class AutoencoderTraining:
     warmup_steps: int = 50
     latent_noise: float = 0.08
     """Largest standard deviation of the noise on the latents that the decoder learns from."""
-    decoder_only: bool = False
-    """Leave the encoder as it is, so that what was trained on its latents stays valid."""
+    latent_drift_weight: float = 0.0
+    """Weight of the latents' squared distance from those of the autoencoder that training goes on from: what
+    was trained on them stays valid, and a distance that hardly shows tells the decoder much."""
+    former_share: float = 0.25
+    """Of the views, where latents stay near, those that are decoded from the former latents, so that drawn
+    ones, which lack what the distance tells, are decoded as well as ever."""
     seed: int = 0
 
 
@@ -151,9 +155,9 @@ def train_autoencoder(
     torch.manual_seed(config.seed)
     dtype = working_dtype(device)
     model = GBufferAutoencoder() if start_from is None else GBufferAutoencoder.from_pretrained(start_from)
-    if config.decoder_only:
-        for name, p in model.named_parameters():
-            p.requires_grad_(name.startswith(("decoder.", "to_")))
+    former = None
+    if start_from is not None and config.latent_drift_weight:
+        former = GBufferAutoencoder.from_pretrained(start_from).to(device, dtype).eval().requires_grad_(False)
     weights = MasterWeights(
         model.float(),
         use_muon=lambda name, p: p.ndim == 4 and not name.endswith(("encoder.1.weight", "decoder.0.weight")),
@@ -168,7 +172,7 @@ def train_autoencoder(
 
     def training() -> None:
         model.train()
-        if config.decoder_only:
+        if former is not None:
             model.latent_norm.eval()
 
     training()
@@ -180,27 +184,36 @@ def train_autoencoder(
         whole = fraction > 1 - config.whole_views
         count = max(1, config.objects_per_batch // 2) if whole else config.objects_per_batch
         image, known = _batch(props, config, count, rng)
-        latents = model.encode(image.to(device, dtype, memory_format=torch.channels_last))
+        seen = image.to(device, dtype, memory_format=torch.channels_last)
+        latents, drift = model.encode(seen), torch.zeros((), device=device)
+        if former is not None:
+            before = former.encode(seen)
+            drift = (latents - before).float().square().mean()
+            again = torch.from_numpy(rng.uniform(size=len(image)) < config.former_share).to(device)
+            latents = torch.where(again[:, None, None, None], before, latents)
         if not whole:
             latents, image, known = cropped(latents, image, known, config.crop, rng)
         noise = config.latent_noise * torch.rand(len(latents), 1, 1, 1, device=device)
         latents = (latents + noise * torch.randn_like(latents)).to(dtype, memory_format=torch.channels_last)
         loss = reconstruction_loss(model.decode(latents).float(), image.to(device), known.to(device))
-        loss.backward()
+        (loss + config.latent_drift_weight * drift).backward()
         rate = warmup_cosine(int(fraction * 10_000), 0, 10_000)
         weights.step(rate * min(1.0, (weights.steps - first + 1) / config.warmup_steps))
         if weights.steps % 250 == 0:
             weights.load_working(weights.ema)
             model.eval()
             with torch.no_grad():
-                restored = torch.cat(
-                    [model.decode(model.encode(v.to(device, dtype))).float() for v in validation.split(16)]
-                )
+                parts = [v.to(device, dtype) for v in validation.split(16)]
+                restored = torch.cat([model.decode(model.encode(v)).float() for v in parts])
+                drawn = former and torch.cat([model.decode(former.encode(v)).float() for v in parts])
             training()
             weights.load_working(weights.masters)
             elapsed = round(time.monotonic() - start)
             row = {"step": weights.steps, "seconds": elapsed, "loss": round(float(loss.detach()), 4)}
             row |= {k: round(v, 4) for k, v in metrics(restored.cpu(), validation).items()}
+            if drawn is not None:
+                row["drift"] = round(float(drift.detach()), 4)
+                row |= {f"former_{k}": round(v, 4) for k, v in metrics(drawn.cpu(), validation).items()}
             append_row(out / "autoencoder.jsonl", row)
         if time.monotonic() - last_save > 120:
             weights.save(checkpoint)

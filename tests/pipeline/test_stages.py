@@ -122,6 +122,14 @@ def test_a_picture_alone_has_its_own_guidance_and_every_picture_a_first_guess() 
         best_views(model, prompt, config, 0)
     assert model.guidance == [2.5, 1.5, 2.5]
     assert model.guess_levels == [1.0, 0.7, 0.7]
+    # What is drawn again of a picture keeps as much of its first guess.
+    again = BarrelPipeline()
+    for prompt in (Prompt("a barrel"), Prompt("", picture)):
+        best_views(again, prompt, replace(config, redraws=1, redraw_level=0.9), 0)
+    assert [level for level, redrawn in zip(again.start_levels, again.started, strict=True) if redrawn] == [
+        0.9,
+        0.7,
+    ]
 
 
 def test_candidates_are_a_few() -> None:

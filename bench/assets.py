@@ -8,7 +8,8 @@ the unit ball and not turned (the picture fixes the pose): F-score at 0.1 over w
 outside; masks and colours from behind, where the picture says nothing; whether the judge
 (`bench.evaluator`) finds the object's own caption among all of `val`. With `--texts` the captions are the
 prompts, and the judge's figures are the ones to read: nothing says what a caption's object is like from
-behind. Prints each object and the means of each arm; pictures in OUT/assets.png.
+behind. Prints each object and the means of each arm, and for pictures the ceiling: the F-score of the true
+object, turned as the lifter takes the picture to be framed; pictures in OUT/assets.png.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ from scipy.spatial import cKDTree
 from bench.evaluator import RING, load_judge, own_ranks, prompt_of
 from bench.prior_measures import compare
 from bench.prior_page import Strip, shaded, strips
+from bench.prior_parts import as_believed
 from bench.surface import visible_samples
 from pipeline.artifacts import load_material, load_mesh
 from pipeline.distillation import DistillationConfig, Strategy
 from pipeline.multiview.codec import encode_gbuffer
+from pipeline.multiview.lifter_network import Framing
+from pipeline.multiview.sampler import REFERENCE_SIZE, load, reference_tensor
 from pipeline.preset import Preset, load_preset
 from pipeline.prompt import Prompt
 from pipeline.source import ModelSource
@@ -44,9 +48,15 @@ from pipeline.stages import (
     texture,
 )
 from pipeline.training.props import Prop, in_unit_ball, is_asked_for, load_props
-from pipeline.training.views import Pose, cameras_of, network_images, reference_azimuth, reference_picture
+from pipeline.training.views import (
+    Pose,
+    cameras_of,
+    network_images,
+    reference_azimuth,
+    reference_picture_of,
+)
 from recon.inspect import inspect
-from render.cameras import orbit_cameras
+from render.cameras import Cameras, orbit_cameras
 from render.scene import Mesh, Part, Scene
 from render.scene_gbuffer import gbuffer_of
 
@@ -125,6 +135,18 @@ def scaled(scene: Scene) -> Scene:
     return Scene((replace(part, mesh=replace(part.mesh, vertices=in_unit_ball(part.mesh.vertices))),))
 
 
+@torch.no_grad()
+def ceiling(prop: Prop, azimuth: float, picture: Image.Image, camera: Cameras) -> float:
+    """F-score of the true object, framed as the shipped lifter takes its picture to be."""
+    lifter = load().lifter
+    assert lifter is not None
+    seen = reference_tensor(picture, REFERENCE_SIZE)
+    believed = Framing.from_tensor(lifter.framing(seen, lifter.features(seen)))
+    other = as_believed(prop, azimuth, Framing.of(camera), believed)
+    truth = Mesh(in_unit_ball(turned(prop.vertices, azimuth)), prop.faces)
+    return f_score(truth, Mesh(in_unit_ball(other.vertices), prop.faces))
+
+
 def measure(prop: Prop, azimuth: float, scene: Scene, seconds: float) -> tuple[Found, torch.Tensor]:
     """Figures, and the asset's views behind and around as network images."""
     part = scene.parts[0]
@@ -161,12 +183,15 @@ def main() -> None:
     base, model = load_preset(given.preset), ModelSource()
     results: dict[str, list[Found]] = {arm: [] for arm in given.arms.split(",")}
     around: dict[str, list[torch.Tensor]] = {arm: [] for arm in results}
-    rows = []
+    rows, ceilings = [], []
     for index in chosen:
         prop = asked[index]
         rng = np.random.default_rng([13, index])
         azimuth = reference_azimuth(rng)
-        picture = Image.fromarray(reference_picture(prop, azimuth, SIZE, rng), "RGBA")
+        pixels, camera = reference_picture_of(prop, azimuth, SIZE, rng)
+        picture = Image.fromarray(pixels, "RGBA")
+        if not given.texts:
+            ceilings.append(ceiling(prop, azimuth, picture, camera))
         prompt = Prompt(prompt_of(prop)) if given.texts else Prompt("", picture)
         drawn: dict[object, Path] = {}
         shown = [picture]
@@ -192,6 +217,8 @@ def main() -> None:
         strips(rows, title=f"picture; then {', '.join(results)}: three views from behind, four around").save(
             given.out / "assets.png"
         )
+    if ceilings:
+        print(f"the true objects, framed as believed: F at {LIMIT} {np.mean(ceilings):.3f}")
     for arm, all_found in results.items():
         vectors = judge.objects(around[arm])
         rank = own_ranks(vectors, texts, chosen)

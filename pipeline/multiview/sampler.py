@@ -46,6 +46,9 @@ SURE_OF_NAME = 0.45
 """Cosine from which a picture is taken for what it is most like."""
 VOLUME = "volume"
 """Folder of the volume network, which may be missing too."""
+VOLUME_SHARE = 0.5
+"""Of views of the volume of several pictures, in what views begin from; the rest is the transformer's first
+prediction, which the lifted views beside it tell much. Of one picture it is the volume alone."""
 CRITIC = "critic"
 """Folder of the critic, which may be missing too."""
 
@@ -244,7 +247,7 @@ class ViewSampler:
         With `guess_level` below 1, a first guess gets noise up to that level, and the steps below it are
         taken: nearer to what is likely, and less different from seed to seed. It is views of a picture's
         volume, which are of one object, and else the first prediction from nothing but noise, the mean of all
-        views that fit the prompt.
+        views that fit the prompt; for several pictures it is between the two.
         """
         if cameras.projection != "orthographic":
             raise ValueError("generated views are orthographic")
@@ -283,6 +286,8 @@ class ViewSampler:
             guess = self.volume_latents(lifted, cameras)
             if guess is None:
                 guess = noise - velocity(noise, sigmas[0])
+            elif len(lifted) > 1:
+                guess = torch.lerp(noise - velocity(noise, sigmas[0]), guess, VOLUME_SHARE)
             begin, latents = renoised(guess, guess_level, torch.randn(shape, generator=generator).to(device))
         latents = self.integrate(latents, num_inference_steps, velocity, progress, begin)
         views = ViewSet(cameras.to("cpu"), binary_coverage(self.decode_views(latents, cameras).to("cpu")))

@@ -41,6 +41,9 @@ _SOMEWHERE = 0.75
 """Probability of the likeliest cell of a column that is known to hold something."""
 _NEAREST = 6.0
 """How much more a place of a volume looks as the picture shows it that was taken from nearest."""
+_SURE = 1.2
+"""Of several pictures, the most that one says of a cell, as a logit: each is a little wrong about its
+framing."""
 _FINER = CELLS // SURFACE_CELLS
 _SEEN_CHANNELS, _SEEN_CELLS = LEVELS[-1]
 
@@ -78,9 +81,11 @@ def upright(seen: Volume, elevation_rad: Float[Tensor, " b"], azimuth_deg: float
 
 
 def together(found: Sequence[Volume], azimuths_deg: Sequence[float]) -> Volume:
-    """One upright volume of those that pictures from azimuths are taken for: the mean of their logits, and at
-    each place the look of the picture that saw it from nearest."""
-    occupancy = torch.stack([one.occupancy for one in found]).mean(0)
+    """One upright volume of those that pictures from azimuths are taken for: the mean of their logits, none
+    too sure, and at each place the look of the picture that saw it from nearest."""
+    if len(found) == 1:
+        return found[0]
+    occupancy = torch.stack([one.occupancy.clamp(-_SURE, _SURE) for one in found]).mean(0)
     x, _, z = cell_centers(SURFACE_CELLS).to(occupancy).unbind(-1)
     angles = torch.deg2rad(torch.tensor(azimuths_deg).to(occupancy))[:, None, None, None]
     weight = (_NEAREST * (x * angles.sin() + z * angles.cos())).softmax(0)

@@ -153,13 +153,16 @@ def test_volumes_of_several_pictures_are_one() -> None:
     a, b = (one.occupancy > 0 for one in turned)
     assert (a & b).sum() / (a | b).sum() > 0.8
     one = together(turned, [0.0, 120.0])
-    torch.testing.assert_close(one.occupancy, (turned[0].occupancy + turned[1].occupancy) / 2)
+    # Where both agree it is sure, where they do not it is open.
+    sure = [one.occupancy.abs() > 2 for one in turned]
+    agree = sure[0] & sure[1] & (a == b)
+    assert torch.equal(one.occupancy[agree] > 1, a[agree])
+    assert one.occupancy[sure[0] & sure[1] & (a != b)].abs().max() < 1e-5
     middle, last = SURFACE_CELLS // 2, SURFACE_CELLS - 1
     assert one.surface[0, 0, last, middle, middle] > 0.9
     assert one.surface[0, 0, 0, middle, last] < -0.9
     # One alone stays what it is.
-    alone = together(turned[:1], [0.0])
-    torch.testing.assert_close(alone.surface, turned[0].surface)
+    assert together(turned[:1], [0.0]) is turned[0]
 
 
 def test_columns_are_brought_upright() -> None:

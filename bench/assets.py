@@ -28,13 +28,13 @@ from scipy.spatial import cKDTree
 from bench.evaluator import RING, load_judge, own_ranks, prompt_of
 from bench.prior_measures import compare
 from bench.prior_page import Strip, shaded, strips
-from bench.prior_parts import as_believed
+from bench.prior_parts import as_believed, believed_framing
 from bench.surface import visible_samples
 from pipeline.artifacts import load_material, load_mesh
 from pipeline.distillation import DistillationConfig, Strategy
 from pipeline.multiview.codec import encode_gbuffer
 from pipeline.multiview.lifter_network import Framing
-from pipeline.multiview.sampler import REFERENCE_SIZE, load, reference_tensor
+from pipeline.multiview.sampler import load
 from pipeline.preset import Preset, load_preset
 from pipeline.prompt import Prompt
 from pipeline.source import ModelSource
@@ -135,13 +135,8 @@ def scaled(scene: Scene) -> Scene:
     return Scene((replace(part, mesh=replace(part.mesh, vertices=in_unit_ball(part.mesh.vertices))),))
 
 
-@torch.no_grad()
-def ceiling(prop: Prop, azimuth: float, picture: Image.Image, camera: Cameras) -> float:
-    """F-score of the true object, framed as the shipped lifter takes its picture to be."""
-    lifter = load().lifter
-    assert lifter is not None
-    seen = reference_tensor(picture, REFERENCE_SIZE)
-    believed = Framing.from_tensor(lifter.framing(seen, lifter.features(seen)))
+def ceiling(prop: Prop, azimuth: float, camera: Cameras, believed: Framing) -> float:
+    """F-score of the true object, framed as its picture is believed to be."""
     other = as_believed(prop, azimuth, Framing.of(camera), believed)
     truth = Mesh(in_unit_ball(turned(prop.vertices, azimuth)), prop.faces)
     return f_score(truth, Mesh(in_unit_ball(other.vertices), prop.faces))
@@ -183,6 +178,7 @@ def main() -> None:
     base, model = load_preset(given.preset), ModelSource()
     results: dict[str, list[Found]] = {arm: [] for arm in given.arms.split(",")}
     around: dict[str, list[torch.Tensor]] = {arm: [] for arm in results}
+    lifter = None if given.texts else load().lifter
     rows, ceilings = [], []
     for index in chosen:
         prop = asked[index]
@@ -190,8 +186,8 @@ def main() -> None:
         azimuth = reference_azimuth(rng)
         pixels, camera = reference_picture_of(prop, azimuth, SIZE, rng)
         picture = Image.fromarray(pixels, "RGBA")
-        if not given.texts:
-            ceilings.append(ceiling(prop, azimuth, picture, camera))
+        if lifter is not None:
+            ceilings.append(ceiling(prop, azimuth, camera, believed_framing(lifter, picture)))
         prompt = Prompt(prompt_of(prop)) if given.texts else Prompt("", picture)
         drawn: dict[object, Path] = {}
         shown = [picture]

@@ -20,7 +20,7 @@ from bench.prior_measures import (
 )
 from bench.prior_page import Row, Strip, shaded, strips
 from bench.prior_samples import Sampler, network_image
-from pipeline.multiview.lifter_network import Framing
+from pipeline.multiview.lifter_network import Framing, LifterNetwork
 from pipeline.multiview.pipeline import MultiViewPipeline
 from pipeline.multiview.sampler import reference_tensor
 from pipeline.preset import ViewsConfig
@@ -173,6 +173,13 @@ def as_believed(prop: Prop, azimuth_deg: float, true: Framing, believed: Framing
     return replace(prop, vertices=(seen @ back.to(torch.float32).T).numpy())
 
 
+@torch.no_grad()
+def believed_framing(lifter: LifterNetwork, picture: Image.Image) -> Framing:
+    """How the lifter takes a picture to be framed."""
+    seen = reference_tensor(picture, 128).to(next(lifter.parameters()).device)
+    return Framing.from_tensor(lifter.framing(seen, lifter.features(seen)).cpu())
+
+
 def novel(bench: Bench) -> None:
     """A picture of a `val` object in, six views from elsewhere out."""
     indexed = bench.some(list(enumerate(bench.val)))
@@ -192,10 +199,8 @@ def novel(bench: Bench) -> None:
         results.append(compare(drawn, true, torch.from_numpy(known)))
         last = results[-1]
         if lifter is not None:
-            with torch.no_grad():
-                seen = reference_tensor(picture, 128).to(bench.pipeline.transformer.device)
-                believed = lifter.framing(seen, lifter.features(seen)).cpu()
-            other = as_believed(prop, azimuth, Framing.of(camera), Framing.from_tensor(believed))
+            believed = believed_framing(lifter, picture)
+            other = as_believed(prop, azimuth, Framing.of(camera), believed)
             shown = torch.from_numpy(network_images(other, cameras)[0])
             ceiling.append(compare(shown, true, torch.from_numpy(known)).iou)
         facts = f"IoU {last.iou:.2f}, {last.psnr_db:.1f} dB\nnormals {last.normal_deg:.0f} deg"

@@ -8,7 +8,7 @@ StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "p
 
 VERSIONS: dict[StageName, int] = {
     "views": 17,
-    "field": 3,
+    "field": 4,
     "surface": 9,
     "mesh": 4,
     "texture": 6,

@@ -348,16 +348,23 @@ class ViewSampler:
 
     def denoiser(self, prompt: Prompt, views: ViewSet, guidance_scale: float) -> ViewDenoiser:
         """The denoiser for score distillation: knows the prompt and the generated views."""
-        return ViewDenoiser(self, self.condition(prompt), views, guidance_scale)
+        lifted = self.lifted(prompt, views.cameras.height)
+        return ViewDenoiser(self, self.condition(prompt), views, guidance_scale, lifted)
 
 
 class ViewDenoiser:
     """Predicts clean latents of noisy views beside the generated ones, which are given clean."""
 
     def __init__(
-        self, pipeline: ViewSampler, conditioning: Conditioning, views: ViewSet, guidance_scale: float
+        self,
+        pipeline: ViewSampler,
+        conditioning: Conditioning,
+        views: ViewSet,
+        guidance_scale: float,
+        lifted: Sequence[Lifted],
     ) -> None:
         self._pipeline, self._conditioning, self._scale = pipeline, conditioning, guidance_scale
+        self._lifted = lifted
         device = pipeline.transformer.device
         cameras = views.cameras.to(device)
         self._rays = pipeline.rays(cameras)
@@ -382,7 +389,7 @@ class ViewDenoiser:
         rays = torch.cat([self._pipeline.rays(cameras), self._rays])
         level = torch.zeros(len(joined), device=joined.device)
         level[:count] = sigma
-        velocity = self._pipeline.velocity(joined, level, rays, self._conditioning, self._scale)
+        velocity = self._pipeline.velocity(joined, level, rays, self._conditioning, self._scale, self._lifted)
         return noisy.float() - sigma * velocity[:count]
 
 

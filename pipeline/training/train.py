@@ -68,6 +68,10 @@ def run(config_path: Path, *, out: Path, resume: bool = False, device: str = "au
         raise InputError(f"keep: {min(wrong)!r} is none of lifter, volume, critic, transformer.")
     if config.keep and config.start_from is None:
         raise InputError("keep: there is nothing to keep without start_from.")
+    if config.autoencoder.latent_drift_weight and config.start_from is None:
+        raise InputError(
+            "autoencoder.latent_drift_weight: there are no latents to stay near without start_from."
+        )
     where = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
     start = None if config.start_from is None else Path(config.start_from)
     for part in config.keep:

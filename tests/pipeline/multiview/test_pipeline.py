@@ -123,6 +123,17 @@ def test_denoiser_estimates_the_clean_latents(pipeline: MultiViewPipeline) -> No
     assert denoiser.decode(latents, camera).alpha.shape == (1, 64, 64, 1)
 
 
+def test_the_denoiser_reads_the_picture(pipeline: MultiViewPipeline) -> None:
+    views = draw(pipeline, Prompt("a barrel"), 1)
+    camera = orbit_cameras([33.0], [5.0], 64)
+    found = []
+    for color in ((200, 30, 30, 255), (30, 30, 200, 255)):
+        denoiser = pipeline.denoiser(Prompt("a barrel", Image.new("RGBA", (40, 40), color)), views, 1.0)
+        latents = denoiser.encode(views.gbuffer[0], camera)
+        found.append(denoiser.predict_clean(latents, 0.5, camera))
+    assert not torch.equal(*found)
+
+
 def test_encoding_is_differentiable(pipeline: MultiViewPipeline) -> None:
     views = draw(pipeline, Prompt("a barrel"), 1)
     channels = views.gbuffer.channels()

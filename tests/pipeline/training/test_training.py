@@ -181,7 +181,11 @@ def test_a_start_that_is_no_pipeline_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("line", "said"),
-    [("keep: [lifter]", "nothing to keep without start_from"), ("keep: [decoder]", "'decoder' is none of")],
+    [
+        ("keep: [lifter]", "nothing to keep without start_from"),
+        ("keep: [decoder]", "'decoder' is none of"),
+        ("autoencoder: {latent_drift_weight: 3.0}", "no latents to stay near without start_from"),
+    ],
 )
 def test_what_cannot_be_kept_is_named(tmp_path: Path, line: str, said: str) -> None:
     recipe = tmp_path / "recipe.yaml"

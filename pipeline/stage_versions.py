@@ -7,7 +7,7 @@ from typing import Literal
 StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "preview"]
 
 VERSIONS: dict[StageName, int] = {
-    "views": 17,
+    "views": 18,
     "field": 4,
     "surface": 9,
     "mesh": 4,

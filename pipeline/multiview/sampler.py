@@ -32,7 +32,7 @@ from pipeline.multiview.lifter_network import Features, Framing, LifterNetwork, 
 from pipeline.multiview.schedule import FlowSchedule
 from pipeline.multiview.text import TextEncoder
 from pipeline.multiview.transformer_network import PATCH, TransformerNetwork, ray_features
-from pipeline.multiview.volume_network import CELLS, VolumeNetwork, as_shown, together, upright
+from pipeline.multiview.volume_network import CELLS, VolumeNetwork, as_shown, together, turned
 from pipeline.prompt import Prompt
 from render.cameras import Cameras, orbit_cameras
 from render.errors import InputError
@@ -176,7 +176,7 @@ class ViewSampler:
         for view in lifted:
             seen = self.volume(view.tokens, view.latents, view.features, view.framing)
             elevation = Framing.from_tensor(view.framing).elevation_rad
-            found.append(upright(as_shown(seen, view.shown), elevation, view.azimuth_deg))
+            found.append(turned(as_shown(seen, view.shown, elevation), view.azimuth_deg))
         image = volume_views(together(found, [view.azimuth_deg for view in lifted]), cameras)
         image = image.to(self.autoencoder.device, self.autoencoder.dtype)
         return self.autoencoder.encode(image.contiguous(memory_format=torch.channels_last)).float()

@@ -2,9 +2,9 @@
 
 Views that are drawn of a picture begin from it (`volume_views`), so that from the first step on they are
 views of one object, with the sides that the picture does not show where such objects have them. The object
-is found in the frame of the lifted view: attention over what the lifter read there, and over what the
-picture encoder sees, says of each column of cells behind a piece of that view what it holds, as deep as
-the object can be; it is then brought upright. Trained on occupancy (as in arXiv:1812.03828), where what is
+is found upright, facing where the picture was taken from, so that what is level is level from whatever
+height it was taken: attention over what the lifter read, and over what the picture encoder sees, says of each
+column of cells from front to back what it holds. Trained on occupancy (as in arXiv:1812.03828), where what is
 not known is a probability; `volume` makes the network a diffusers model.
 """
 
@@ -37,8 +37,8 @@ _TOKEN_SCALE = 0.3
 _DROPOUT = 0.1
 """Share of what was read that training leaves out: the lifter knows the objects that it learned from better
 than any other."""
-_SOMEWHERE = 0.75
-"""Probability of the likeliest cell of a column that is known to hold something."""
+_SOMEWHERE = 0.55
+"""Probability of the likeliest cell of a ray that is known to pass something."""
 _NEAREST = 6.0
 """How much more a place of a volume looks as the picture shows it that was taken from nearest."""
 _SURE = 1.2
@@ -50,8 +50,7 @@ _SEEN_CHANNELS, _SEEN_CELLS = LEVELS[-1]
 
 @dataclass(frozen=True)
 class Volume:
-    """Objects in the cube from -1 to 1. Upright, azimuth 0 towards +Z, arrays are indexed by z, y, x; in the
-    frame of a view by height towards the camera, row and column of its pixels."""
+    """Upright objects in the cube from -1 to 1, azimuth 0 towards +Z; arrays are indexed by z, y, x."""
 
     occupancy: Float[Tensor, "b n n n"]
     """Logits of the probability that a cell is of the object."""
@@ -66,18 +65,20 @@ def cell_centers(cells: int) -> Float[Tensor, "n n n 3"]:
     return torch.stack([x, y, z], -1)
 
 
-def upright(seen: Volume, elevation_rad: Float[Tensor, " b"], azimuth_deg: float = 0.0) -> Volume:
-    """Volumes in the frames of views from an azimuth, at elevations, as upright ones."""
+def turned(found: Volume, azimuth_deg: float) -> Volume:
+    """Volumes that face azimuth 0, facing another azimuth."""
+    if azimuth_deg == 0:
+        return found
     across, along = math.cos(math.radians(azimuth_deg)), math.sin(math.radians(azimuth_deg))
 
     def resampled(grid: Float[Tensor, "b c n n n"]) -> Float[Tensor, "b c n n n"]:
-        x, y, z = cell_centers(grid.shape[-1]).to(grid).expand(len(grid), -1, -1, -1, -1).unbind(-1)
-        c, s = (f(elevation_rad.to(grid))[:, None, None, None] for f in (torch.cos, torch.sin))
-        x, z = x * across - z * along, z * across + x * along
-        at = torch.stack([x, z * s - y * c, y * s + z * c], -1)
-        return F.grid_sample(grid, at, padding_mode="border", align_corners=False)
+        x, y, z = cell_centers(grid.shape[-1]).to(grid).unbind(-1)
+        at = torch.stack([x * across - z * along, y, z * across + x * along], -1)
+        return F.grid_sample(
+            grid, at.expand(len(grid), -1, -1, -1, -1), padding_mode="border", align_corners=False
+        )
 
-    return Volume(resampled(seen.occupancy[:, None])[:, 0], resampled(seen.surface))
+    return Volume(resampled(found.occupancy[:, None])[:, 0], resampled(found.surface))
 
 
 def together(found: Sequence[Volume], azimuths_deg: Sequence[float]) -> Volume:
@@ -93,13 +94,19 @@ def together(found: Sequence[Volume], azimuths_deg: Sequence[float]) -> Volume:
     return Volume(occupancy, (weight[:, None, None] * surface).sum(0))
 
 
-def as_shown(seen: Volume, shown: Float[Tensor, "b n n"]) -> Volume:
-    """Volumes in the frames of views, knowing where the views show them: nothing is beside the outline, and
-    within it something is in every column of cells, where it was likeliest."""
-    probability = seen.occupancy.sigmoid()
-    greatest = probability.amax(1, keepdim=True).clamp_min(1e-3)
-    known = probability * (_SOMEWHERE / greatest).clamp_min(1) * (shown[:, None] > 0.5)
-    return Volume(torch.logit(known, eps=1e-4), seen.surface)
+def as_shown(found: Volume, shown: Float[Tensor, "b n n"], elevation_rad: Float[Tensor, " b"]) -> Volume:
+    """Volumes, knowing where views from azimuth 0, at elevations, show them: nothing is beside the outline,
+    and within it something is on every ray, where it was likeliest."""
+    probability = found.occupancy.sigmoid()
+    x, y, z = cell_centers(CELLS).to(probability).expand(len(probability), -1, -1, -1, -1).unbind(-1)
+    cosine, sine = (f(elevation_rad.to(probability))[:, None, None, None] for f in (torch.cos, torch.sin))
+    # The same grid as places of the view: z is height towards it, y up in it.
+    along = torch.stack([x, y * cosine + z * sine, z * cosine - y * sine], -1)
+    greatest = F.grid_sample(probability[:, None], along, align_corners=False).amax(2).clamp_min(1e-3)
+    times = (_SOMEWHERE / greatest).clamp_min(1) * (shown.flip(1)[:, None] > 0.5)
+    across = torch.stack([x, y * cosine - z * sine], -1)
+    times = F.grid_sample(times, across.flatten(1, 2), align_corners=False).view_as(probability)
+    return Volume(torch.logit(probability * times, eps=1e-4), found.surface)
 
 
 class VolumeNetwork(nn.Module):
@@ -136,7 +143,7 @@ class VolumeNetwork(nn.Module):
         features: Features,
         framing: Float[Tensor, "b 4"],
     ) -> Volume:
-        """The objects of pictures in the frames of their lifted views, by what the lifter makes of them
+        """The objects of pictures, facing where they were taken from, by what the lifter makes of them
         (`LifterNetwork.tokens`, its latents) and what it was given: features and framing."""
         read = torch.cat([_TOKEN_SCALE * tokens.float(), latents.float()], 1)
         if read.shape[-1] != _TOKENS:
@@ -153,7 +160,6 @@ class VolumeNetwork(nn.Module):
         x = F.pixel_shuffle(x.reshape(len(x), -1, _TOKENS, _TOKENS), SURFACE_CELLS // _TOKENS)
         x = self.out(F.silu(self.near(x.contiguous(memory_format=torch.channels_last)))).float()
         occupancy, surface = x.split([_FINER**2 * CELLS, SURFACE_CHANNELS * SURFACE_CELLS], 1)
-        return Volume(
-            F.pixel_shuffle(occupancy, _FINER),
-            surface.reshape(len(x), SURFACE_CHANNELS, SURFACE_CELLS, SURFACE_CELLS, SURFACE_CELLS),
-        )
+        surface = surface.reshape(len(x), SURFACE_CHANNELS, SURFACE_CELLS, SURFACE_CELLS, SURFACE_CELLS)
+        # Rows go down, y goes up.
+        return Volume(F.pixel_shuffle(occupancy, _FINER).flip(2), surface.flip(3))

@@ -18,9 +18,6 @@ from render.cameras import Cameras
 
 LEVEL = 0.5
 """Probability from which a cell counts as the object's."""
-_AT_SURFACE = 0.65
-"""Share of the greatest probability along a ray at which the surface is taken to be: where the object may
-begin lies in front of where it does."""
 _STEPS = 96
 """Samples of a ray through the cube's inscribed ball; the crossing between two is interpolated."""
 
@@ -77,33 +74,22 @@ def _render(
         view, row = job // rows, job % rows
         axis = axes[view]
         p, gradient = np.empty(3, np.float32), np.empty(3, np.float32)
-        along = np.empty(_STEPS, np.float32)
         y = (rows * np.float32(0.5) - (row + np.float32(0.5))) / focal
         for column in range(columns):
             image[view, 3, row, column] = -1
             x = (column + np.float32(0.5) - columns * np.float32(0.5)) / focal
             if x * x + y * y >= 1:
                 continue
-            greatest = np.float32(0)
-            for i in range(_STEPS):
-                height = np.float32(1) - (i + np.float32(0.5)) * step
-                for d in range(3):
-                    p[d] = x * axis[0, d] + y * axis[1, d] + height * axis[2, d]
-                along[i] = _sample(occupancy, p[0], p[1], p[2])
-                greatest = max(greatest, along[i])
-            if greatest <= level:
-                continue
-            bound = max(level, np.float32(_AT_SURFACE) * greatest)
             before = np.float32(0)
             for i in range(_STEPS):
-                here = along[i]
-                if here <= bound:
-                    before = here
-                    continue
                 height = np.float32(1) - (i + np.float32(0.5)) * step
-                ahead = step * (here - bound) / max(here - before, np.float32(1e-4))
                 for d in range(3):
                     p[d] = x * axis[0, d] + y * axis[1, d] + height * axis[2, d]
+                here = _sample(occupancy, p[0], p[1], p[2])
+                if here <= level:
+                    before = here
+                    continue
+                ahead = step * (here - level) / max(here - before, np.float32(1e-4))
                 for d in range(3):
                     p[d] += ahead * axis[2, d]
                 for d in range(3):
@@ -127,8 +113,8 @@ def _render(
 
 
 def volume_views(volume: Volume, cameras: Cameras, level: float = LEVEL) -> Float[Tensor, "v 10 H W"]:
-    """Network images (`codec`) of one object, on the CPU: it is where rays pass a probability of `level`, its
-    surface where they first come near to their greatest. Coverage is 0 or 1."""
+    """Network images (`codec`) of one object, on the CPU: it is where rays pass a probability of `level`.
+    Coverage is 0 or 1."""
     occupancy = volume.occupancy.float().sigmoid().cpu()
     assert len(occupancy) == 1, occupancy.shape
     smooth = F.avg_pool3d(F.pad(occupancy[None], (1,) * 6, mode="replicate"), 3, stride=1)[0]

@@ -1,16 +1,13 @@
 """Trains the volume of a picture (`pipeline.multiview.volume_network`) behind the finished lifter.
 
-Pictures are made and read by the lifter as in use: laid over by its own estimate of their framing. The
-targets are the true objects in the frames of the views that the pictures are so taken for. What makes and
-reads pictures runs in processes of its own.
+What it learns from is made beforehand (`volume_examples`), and gone through several times.
 """
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -18,16 +15,15 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 
 from pipeline.multiview.lifter import PictureLifter
-from pipeline.multiview.lifter_network import Framing
 from pipeline.multiview.volume import PictureVolume
-from pipeline.multiview.volume_network import Volume, upright
+from pipeline.multiview.volume_network import Volume
 from pipeline.multiview.volume_views import volume_views
-from pipeline.training.props import Prop, is_asked_for, load_props
-from pipeline.training.train_lifter import objects, taken
+from pipeline.training.props import Prop, load_props
+from pipeline.training.train_lifter import taken
 from pipeline.training.views import Pose, cameras_of, network_images
+from pipeline.training.volume_examples import Reading, VolumeExamples, load_batch, make_examples
 from pipeline.training.volumes import VolumeTargets, carved, in_ball, volume_targets
 from pipeline.training.weights import MasterWeights, append_row, warmup_cosine, working_dtype
 from render.cameras import Cameras
@@ -41,94 +37,19 @@ class VolumeTraining:
     """Recipe of the volume network."""
 
     minutes: float = 60.0
-    """Planned length; the learning-rate schedule follows the clock."""
-    objects_per_batch: int = 4
-    pictures_per_object: int = 4
-    size: int = 128
-    well_exposed_share: float = 0.6
-    """Of the pictures; see `views.lit_picture`."""
-    procedural_share: float = 0.15
-    assembly_share: float = 0.05
-    stretched_share: float = 0.6
-    """Of the objects of the packs."""
+    """Planned length, without making the examples; the learning-rate schedule follows the clock."""
+    examples: VolumeExamples = field(default_factory=VolumeExamples)
     occupancy_weight: float = 10.0
     """Of the mean cross-entropy of cells, beside the squared error of their colours and materials."""
     overlap_weight: float = 0.5
     """Of one minus the overlap of what is found and what is there: a thin leg must be somewhere."""
+    f_score_weight: float = 1.0
+    """Of one minus the F-score of the surface that is found: near is as good as there."""
     surface_weight: float = 0.5
     learning_rate: float = 1.5e-3
     muon_learning_rate: float = 2e-3
     warmup_steps: int = 50
-    workers: int = 1
-    """Processes that make and read pictures beside the training, which takes about as long; 0: none."""
     seed: int = 0
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Pictures as the lifter reads them: the arguments of the network."""
-
-    tokens: Float[Tensor, "b w k k"]
-    latents: Float[Tensor, "b c k k"]
-    seen: Float[Tensor, "b f m m"]
-    framing: Float[Tensor, "b 4"]
-
-    @staticmethod
-    @torch.no_grad()
-    def of(lifter: PictureLifter, pictures: Float[Tensor, "b 4 s s"]) -> Reading:
-        """As in use."""
-        features = lifter.features(pictures)
-        framing = lifter.framing(pictures, features)
-        tokens = lifter.tokens(pictures, features, framing)
-        return Reading(tokens, lifter.latents(tokens), features[-1], framing)
-
-    def elevations(self) -> list[float]:
-        """Of the lifted views, in radians."""
-        elevations: list[float] = Framing.from_tensor(self.framing).elevation_rad.tolist()
-        return elevations
-
-    def to(self, device: torch.device) -> Reading:
-        """On the device."""
-        return Reading(*(getattr(self, field.name).to(device) for field in fields(self)))
-
-    def volume(self, network: PictureVolume) -> Volume:
-        """What the network finds, in the frames of the lifted views."""
-        return network(self.tokens, self.latents, (self.seen,), self.framing)
-
-
-class Examples(IterableDataset[tuple[Reading, VolumeTargets]]):
-    """Pictures as they are read and what they show, by batches, without end."""
-
-    def __init__(self, data: Path, lifter: Path, config: VolumeTraining, steps: int) -> None:
-        """`steps` are those that were taken before: they are not done over."""
-        self.data, self.lifter, self.config, self.steps = data, lifter, config, steps
-
-    def __iter__(self) -> Iterator[tuple[Reading, VolumeTargets]]:
-        worker, config = get_worker_info(), self.config
-        rng = np.random.default_rng([config.seed, self.steps, worker.id if worker else 0])
-        lifter = PictureLifter.from_pretrained(self.lifter, dtype=working_dtype(torch.device("cpu"))).eval()
-        packed = [p for p in load_props(self.data) if p.split == "train" and is_asked_for(p)]
-        source = objects(packed, config.procedural_share, config.assembly_share, rng, config.stretched_share)
-        while True:
-            props = list(itertools.islice(source, config.objects_per_batch))
-            pictures = [
-                taken(prop, config.size, rng, config.well_exposed_share)
-                for prop in props
-                for _ in range(config.pictures_per_object)
-            ]
-            reading = Reading.of(lifter, torch.stack([p.picture for p in pictures]))
-            azimuths = [p.azimuth_deg for p in pictures]
-            views = list(zip(azimuths, reading.elevations(), strict=True))
-            count = config.pictures_per_object
-            targets = [volume_targets(carved(p), views[i * count :][:count]) for i, p in enumerate(props)]
-            yield (
-                reading,
-                VolumeTargets(
-                    torch.cat([t.occupied for t in targets]),
-                    torch.cat([t.surface for t in targets]),
-                    torch.cat([t.weight for t in targets]),
-                ),
-            )
 
 
 def occupancy_loss(volume: Volume, targets: VolumeTargets) -> Tensor:
@@ -144,6 +65,34 @@ def overlap_loss(volume: Volume, targets: VolumeTargets) -> Tensor:
     both = (found * targets.occupied).sum((1, 2, 3))
     either = found.sum((1, 2, 3)) + targets.occupied.sum((1, 2, 3)) - both
     return 1 - (both / either.clamp_min(1)).mean()
+
+
+def _surface(occupied: Float[Tensor, "b n n n"]) -> Float[Tensor, "b 1 m m m"]:
+    """How much surface lies in windows of 4 cells, every other: what is not a cell deep inside."""
+    deep = occupied
+    for axis in (1, 2, 3):
+        along = deep.unfold(axis, 3, 1).unbind(-1)
+        padding = [0, 0, 0, 0, 0, 0]
+        padding[2 * (3 - axis)] = padding[2 * (3 - axis) + 1] = 1
+        deep = F.pad(torch.minimum(torch.minimum(along[0], along[1]), along[2]), padding)
+    return F.avg_pool3d((occupied - deep)[:, None], 4, 2)
+
+
+def surface_f_score_loss(volume: Volume, targets: VolumeTargets) -> Tensor:
+    """One minus the mean F-score of surfaces, of which near is as good as there.
+
+    Of doubtful cells the likely ones count for more. How much of both surfaces lies in the same windows is
+    what counts: if it were how far apart they are, as benchmarks have it, scattered cells, near to
+    everything, would be best.
+    """
+    likely = (2 * volume.occupancy).sigmoid() * in_ball().to(volume.occupancy)
+    found, true = _surface(likely), _surface(targets.occupied)
+
+    def total(grid: Tensor) -> Tensor:
+        return grid.sum((1, 2, 3, 4))
+
+    score = 2 * total(torch.minimum(found, true)) / (total(found) + total(true)).clamp_min(1e-3)
+    return 1 - score.mean()
 
 
 def surface_loss(volume: Volume, targets: VolumeTargets) -> Tensor:
@@ -171,7 +120,7 @@ def checked(lifter: PictureLifter, prop: Prop, size: int, rng: np.random.Generat
     images, _ = network_images(prop, cameras_of(poses, size))
     return Checked(
         reading,
-        volume_targets(carved(prop), [(picture.azimuth_deg, reading.elevations()[0])]),
+        volume_targets(carved(prop), [picture.azimuth_deg]),
         cameras_of(_CHECKED, size),
         torch.from_numpy(images[:, 3]),
     )
@@ -179,22 +128,30 @@ def checked(lifter: PictureLifter, prop: Prop, size: int, rng: np.random.Generat
 
 @torch.no_grad()
 def validate(network: PictureVolume, fixed: list[Checked]) -> dict[str, float]:
-    """Cross-entropy, overlap of cells, and overlap of masks at several levels of probability."""
-    entropy, cells, masks = [], [], []
+    """Cross-entropy, overlap and F-score of cells, and overlap of masks at several levels of probability."""
+    entropy, cells, f_scores, masks = [], [], [], []
     for one in fixed:
         found = one.reading.to(network.position.device).volume(network)
         found = Volume(found.occupancy.cpu(), found.surface.cpu())
+        sure = Volume(found.occupancy * 100, found.surface)
         entropy.append(float(occupancy_loss(found, one.targets)))
-        cells.append(1 - float(overlap_loss(Volume(found.occupancy * 100, found.surface), one.targets)))
-        whole = upright(found, Framing.from_tensor(one.reading.framing).elevation_rad)
-        drawn = torch.stack([volume_views(whole, one.cameras, level)[:, 3] > 0 for level in _LEVELS])
+        cells.append(1 - float(overlap_loss(sure, one.targets)))
+        f_scores.append(1 - float(surface_f_score_loss(sure, one.targets)))
+        drawn = torch.stack([volume_views(found, one.cameras, level)[:, 3] > 0 for level in _LEVELS])
         both, either = drawn & (one.masks > 0), drawn | (one.masks > 0)
         masks.append(both.sum((1, 2, 3)) / either.sum((1, 2, 3)).clamp_min(1))
     at_levels = torch.stack(masks).mean(0).tolist()
     return {
         "val_cross_entropy": float(np.mean(entropy)),
         "val_cells_iou": float(np.mean(cells)),
+        "val_f_score": float(np.mean(f_scores)),
     } | {f"val_mask_iou_{level}": iou for level, iou in zip(_LEVELS, at_levels, strict=True)}
+
+
+def _without_end(files: list[Path], rng: np.random.Generator) -> Iterator[tuple[Reading, VolumeTargets]]:
+    while True:
+        for index in rng.permutation(len(files)):
+            yield load_batch(files[index])
 
 
 def train_volume(
@@ -205,13 +162,15 @@ def train_volume(
     *,
     start_from: Path | None = None,
 ) -> None:
-    """Train into `out`, beside its lifter; writes `volume/` (EMA weights) and `volume.jsonl`.
+    """Train into `out`, beside its lifter; writes `volume/` (EMA weights), `volume.jsonl` and, in
+    `volume-examples`, what is learned from.
 
     Resumes from the checkpoint in `out`; where there is none, goes on from the saved network `start_from`.
     """
+    files = make_examples(data, out / "lifter", out / "volume-examples", config.examples)
     lifter = PictureLifter.from_pretrained(out / "lifter", dtype=working_dtype(torch.device("cpu"))).eval()
     rng = np.random.default_rng(17)
-    fixed = [checked(lifter, p, config.size, rng) for p in load_props(data) if p.split == "val"]
+    fixed = [checked(lifter, p, config.examples.size, rng) for p in load_props(data) if p.split == "val"]
     torch.manual_seed(config.seed)
     if start_from is None:
         network = PictureVolume(lifter.config["width"] + lifter.config["latent_channels"])
@@ -230,32 +189,26 @@ def train_volume(
         weights.load(checkpoint)
     weights.cast(working_dtype(device))
     network.train().to(device)
-    examples = iter(
-        DataLoader(
-            Examples(data, out / "lifter", config, weights.steps),
-            batch_size=None,
-            num_workers=config.workers,
-            multiprocessing_context="spawn" if config.workers else None,
-        )
-    )
+    examples = _without_end(files, np.random.default_rng([config.seed, weights.steps]))
+    kinds = {"cross_entropy": (occupancy_loss, config.occupancy_weight),
+             "overlap_loss": (overlap_loss, config.overlap_weight),
+             "f_score_loss": (surface_f_score_loss, config.f_score_weight),
+             "surface_loss": (surface_loss, config.surface_weight)}  # fmt: skip
     start = last_save = time.monotonic()
-    first, running = weights.steps, np.zeros(3)
+    first, running = weights.steps, np.zeros(len(kinds))
     while (fraction := (time.monotonic() - start) / max(config.minutes * 60, 1e-9)) < 1:
         reading, targets = next(examples)
         reading, targets = reading.to(device), targets.to(device)
         found = reading.volume(network)
-        parts = (occupancy_loss(found, targets), overlap_loss(found, targets), surface_loss(found, targets))
-        shares = (config.occupancy_weight, config.overlap_weight, config.surface_weight)
-        sum((share * part for share, part in zip(shares, parts, strict=True)), torch.zeros(())).backward()
+        losses = torch.stack([loss(found, targets) for loss, _ in kinds.values()])
+        (losses * losses.new_tensor([weight for _, weight in kinds.values()])).sum().backward()
         rate = warmup_cosine(int(fraction * 10_000), 0, 10_000)
         weights.step(rate * min(1.0, (weights.steps - first + 1) / config.warmup_steps))
-        losses = np.array([float(part.detach()) for part in parts])
-        running += (losses - running) * max(0.01, 1 / (weights.steps - first))
-        if weights.steps % 400 == 0:
+        running += (losses.detach().cpu().numpy() - running) * max(0.01, 1 / (weights.steps - first))
+        if weights.steps % 800 == 0:
             weights.load_working(weights.ema)
-            row = {"step": weights.steps, "seconds": round(time.monotonic() - start),
-                   "cross_entropy": round(running[0], 4), "overlap_loss": round(running[1], 4),
-                   "surface_loss": round(running[2], 4)}  # fmt: skip
+            row: dict[str, float | int] = {"step": weights.steps, "seconds": round(time.monotonic() - start)}
+            row |= {name: round(loss, 4) for name, loss in zip(kinds, running.tolist(), strict=True)}
             row |= {k: round(v, 4) for k, v in validate(network.eval(), fixed).items()}
             network.train()
             weights.load_working(weights.masters)

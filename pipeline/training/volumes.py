@@ -7,7 +7,6 @@ that the surface lies in stay.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,7 +41,7 @@ _CHANNELS = 8
 
 @dataclass(frozen=True)
 class VolumeTargets:
-    """What pictures show, whole, in the frames of views of it."""
+    """What pictures show, whole and upright, facing where they were taken from; indexed by z, y, x."""
 
     occupied: Float[Tensor, "b n n n"]
     surface: Float[Tensor, "b 5 m m m"]
@@ -186,24 +185,21 @@ def carved(prop: Prop) -> Float[Tensor, "8 n n n"]:
 
 @numba.njit(cache=True)
 @no_type_check
-def _seen_from(grid, cosines, sines, out) -> None:
-    """Of a grid (c, z, y, x) the cells nearest to those of a view's frame (c, height, row, column), by the
-    cosines and sines of its azimuth and elevation."""
+def _facing(grid, cosine, sine, out) -> None:
+    """Of a grid (c, z, y, x) the cells nearest to those of one that faces an azimuth, by its cosine and
+    sine."""
     channels, side = grid.shape[0], grid.shape[-1]
     half = np.float32(side) * np.float32(0.5)
     for k in range(side):
-        height = (k + np.float32(0.5)) / half - 1
-        for j in range(side):
-            up = 1 - (j + np.float32(0.5)) / half
-            y = up * cosines[1] + height * sines[1]
-            away = height * cosines[1] - up * sines[1]
-            for i in range(side):
-                right = (i + np.float32(0.5)) / half - 1
-                x, z = right * cosines[0] + away * sines[0], away * cosines[0] - right * sines[0]
-                a, b, c = int((x + 1) * half), int((y + 1) * half), int((z + 1) * half)
-                if min(x, y, z) >= -1 and max(a, b, c) < side:
+        away = (k + np.float32(0.5)) / half - 1
+        for i in range(side):
+            right = (i + np.float32(0.5)) / half - 1
+            x, z = right * cosine + away * sine, away * cosine - right * sine
+            a, c = int((x + 1) * half), int((z + 1) * half)
+            if min(x, z) >= -1 and max(a, c) < side:
+                for j in range(side):
                     for d in range(channels):
-                        out[d, k, j, i] = grid[d, c, b, a]
+                        out[d, k, j, i] = grid[d, c, j, a]
 
 
 @lru_cache(1)
@@ -212,9 +208,8 @@ def in_ball() -> Bool[Tensor, "n n n"]:
     return cell_centers(CELLS).square().sum(-1) < 1.05
 
 
-def volume_targets(volume: Float[Tensor, "8 n n n"], views: Sequence[tuple[float, float]]) -> VolumeTargets:
-    """What is to be found of a `carved` object in the frames of views, by their azimuths (degrees) and
-    elevations (radians), to the nearest cell."""
+def volume_targets(volume: Float[Tensor, "8 n n n"], azimuths_deg: Sequence[float]) -> VolumeTargets:
+    """What is to be found of a `carved` object in pictures from azimuths, to the nearest cell."""
     small = F.avg_pool3d(volume[None, 1:], CELLS // SURFACE_CELLS)[0]
     weight, known = small[_WEIGHT - 1], small[_KNOWN - 1]
     total = weight.clamp_min(1e-4)
@@ -223,12 +218,9 @@ def volume_targets(volume: Float[Tensor, "8 n n n"], views: Sequence[tuple[float
     surface = torch.cat([small[:5] / total, torch.stack([seen, seen, seen, material, material])])
 
     def turned(grid: Tensor) -> Tensor:
-        out = np.zeros((len(views), *grid.shape), np.float32)
-        for place, (azimuth_deg, elevation_rad) in zip(out, views, strict=True):
-            angles = np.array([math.radians(azimuth_deg), elevation_rad])
-            _seen_from(
-                grid.numpy(), np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32), place
-            )
+        out = np.zeros((len(azimuths_deg), *grid.shape), np.float32)
+        for place, angle in zip(out, np.deg2rad(azimuths_deg), strict=True):
+            _facing(grid.numpy(), np.float32(np.cos(angle)), np.float32(np.sin(angle)), place)
         return torch.from_numpy(out)
 
     surface = turned(surface)

@@ -37,7 +37,7 @@ class ViewsConfig:
     guidance_scale: float = 2.0
     picture_guidance_scale: float = 2.0
     """Where the prompt is a picture alone."""
-    picture_start_level: float = 0.3
+    picture_start_level: float = 0.45
     """Where the prompt has a picture: views begin at this noise level from a first guess of the whole object;
     1 begins from nothing but noise."""
     candidates: int = 1

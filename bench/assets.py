@@ -135,24 +135,27 @@ def scaled(scene: Scene) -> Scene:
     return Scene((replace(part, mesh=replace(part.mesh, vertices=in_unit_ball(part.mesh.vertices))),))
 
 
+def truth_of(prop: Prop, azimuth: float) -> Mesh:
+    """The object in the unit ball, facing where its picture was taken from."""
+    return Mesh(in_unit_ball(turned(prop.vertices, azimuth)), prop.faces)
+
+
 def ceiling(prop: Prop, azimuth: float, camera: Cameras, believed: Framing) -> float:
     """F-score of the true object, framed as its picture is believed to be."""
     other = as_believed(prop, azimuth, Framing.of(camera), believed)
-    truth = Mesh(in_unit_ball(turned(prop.vertices, azimuth)), prop.faces)
-    return f_score(truth, Mesh(in_unit_ball(other.vertices), prop.faces))
+    return f_score(truth_of(prop, azimuth), Mesh(in_unit_ball(other.vertices), prop.faces))
 
 
 def measure(prop: Prop, azimuth: float, scene: Scene, seconds: float) -> tuple[Found, torch.Tensor]:
     """Figures, and the asset's views behind and around as network images."""
     part = scene.parts[0]
-    truth = Mesh(in_unit_ball(turned(prop.vertices, azimuth)), prop.faces)
     cameras = cameras_of([*BEHIND, *RING], SIZE)
     seen = encode_gbuffer(gbuffer_of(scene, cameras), cameras)
     poses = [Pose(pose.azimuth_deg + azimuth, pose.elevation_deg) for pose in BEHIND]
     image, known = network_images(prop, cameras_of(poses, SIZE))
     behind = compare(seen[: len(BEHIND)], torch.from_numpy(image), torch.from_numpy(known))
     found = Found(
-        f_score(truth, part.mesh),
+        f_score(truth_of(prop, azimuth), part.mesh),
         behind.iou,
         behind.psnr_db,
         bool(inspect(part.mesh).watertight),

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from skimage.measure import marching_cubes
 
-from bench.assets import LIMIT, SIZE, f_score, turned
+from bench.assets import LIMIT, SIZE, f_score, truth_of
 from pipeline.multiview.lifter_network import Framing
 from pipeline.multiview.sampler import load
 from pipeline.multiview.volume import PictureVolume
@@ -61,7 +61,7 @@ def main() -> None:
         (view,) = sampler.lifted(Prompt("", Image.fromarray(pixels, "RGBA")), SIZE)
         found = network(view.tokens, view.latents, view.features, view.framing)
         elevation = Framing.from_tensor(view.framing).elevation_rad
-        truth = Mesh(in_unit_ball(turned(prop.vertices, azimuth)), prop.faces)
+        truth = truth_of(prop, azimuth)
         kinds = (found, as_shown(found, view.shown, elevation))
         for name, volume in zip(scores, kinds, strict=True):
             mesh = mesh_of(volume)

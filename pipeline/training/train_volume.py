@@ -167,10 +167,10 @@ def train_volume(
 
     Resumes from the checkpoint in `out`; where there is none, goes on from the saved network `start_from`.
     """
-    files = make_examples(data, out / "lifter", out / "volume-examples", config.examples)
     lifter = PictureLifter.from_pretrained(out / "lifter", dtype=working_dtype(torch.device("cpu"))).eval()
     rng = np.random.default_rng(17)
     fixed = [checked(lifter, p, config.examples.size, rng) for p in load_props(data) if p.split == "val"]
+    files = make_examples(data, out / "lifter", out / "volume-examples", config.examples)
     torch.manual_seed(config.seed)
     if start_from is None:
         network = PictureVolume(lifter.config["width"] + lifter.config["latent_channels"])

@@ -10,7 +10,9 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,8 +45,9 @@ class VolumeExamples:
     stretched_share: float = 0.3
     """Of the objects of the packs. More would take from what is known of things: how deep they are."""
     workers: int = 2
-    """Processes that make them."""
+    """Processes that make them; 0: none beside the run's own."""
     seed: int = 0
+    """Another seed makes other pictures: what was learned from before teaches little."""
 
 
 @dataclass(frozen=True)
@@ -151,18 +154,10 @@ def _make(data: Path, lifter: Path, folder: Path, config: VolumeExamples, worker
 def make_examples(data: Path, lifter: Path, folder: Path, config: VolumeExamples) -> list[Path]:
     """The files of all batches, in `folder`; those that are there already are kept."""
     folder.mkdir(parents=True, exist_ok=True)
+    make = partial(_make, data, lifter, folder, config)
     if config.workers:
-        context = multiprocessing.get_context("spawn")
-        workers = [
-            context.Process(target=_make, args=(data, lifter, folder, config, worker))
-            for worker in range(config.workers)
-        ]
-        for worker in workers:
-            worker.start()
-        for worker in workers:
-            worker.join()
-        if any(worker.exitcode for worker in workers):
-            raise RuntimeError(f"a process that makes examples in {folder} ended early")
+        with ProcessPoolExecutor(config.workers, multiprocessing.get_context("spawn")) as processes:
+            list(processes.map(make, range(config.workers)))
     else:
-        _make(data, lifter, folder, config, 0)
+        make(0)
     return [folder / f"{number:05d}.safetensors" for number in range(config.batches)]

@@ -6,8 +6,8 @@ Ten views of 128 pixels of each shape (synthetic ones and, with `--props`, objec
 data folder that holds `props.py`) are disturbed as the views of the multi-view model are: every view bends
 by itself by 1.5 and 2.5 pixels over some 8, its depths are off by 0.02 and 0.04 over some 5, its normals
 by 6 degrees. From them comes what a run makes of them, without score distillation: registration, common
-geometry, field, surface, and this with its faces turned (`recon.crisp`). Printed are means over the shapes,
-as fitted and turned:
+geometry, field, surface, this with its faces turned (`recon.crisp`), and that fitted to the outlines
+(`recon.outlines`). Printed are means over the shapes, of each:
 
     F        F-score at 1 % of the diagonal
     normals  mean error against the true surface, degrees
@@ -35,6 +35,7 @@ from recon.consensus import ConsensusConfig, disagreement_px, harmonise
 from recon.crisp import crisp
 from recon.fit import fit_views
 from recon.fusion import depth_maps
+from recon.outlines import fit_outlines, thin_places
 from recon.registration import registered
 from recon.surface import extract_surface
 from recon.topology import face_components, face_vectors, is_closed_manifold, signed_volumes, weld
@@ -152,15 +153,19 @@ def held_out(folder: Path, count: int) -> Iterator[tuple[str, np.ndarray, np.nda
         yield prop.meta["caption"], *normalised(np.asarray(prop.vertices, np.float64), np.asarray(prop.faces))
 
 
-def made(views: ViewSet, preset: Preset, consensus: ConsensusConfig) -> tuple[Mesh, Mesh, float]:
-    """The surface as fitted, the same turned, and the views' disagreement."""
+STAGES = ("as fitted", "turned", "outlines")
+
+
+def made(views: ViewSet, preset: Preset, consensus: ConsensusConfig) -> tuple[list[Mesh], float]:
+    """The surface after each of `STAGES`, and the views' disagreement."""
     together = registered(views, preset.views.registration)
     common = harmonise(together, consensus)
     field, _ = fit_views(common, preset.seeds, preset.fit, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         fitted = extract_surface(field, common, preset.surface)
     turned = crisp(fitted, together, preset.surface.crisp)
-    return fitted, turned, disagreement_px(depth_maps(views.cameras, views.gbuffer))
+    outlined = fit_outlines(turned, together, local=thin_places(turned, together.cameras))
+    return [fitted, turned, outlined], disagreement_px(depth_maps(views.cameras, views.gbuffer))
 
 
 def main() -> None:
@@ -182,11 +187,11 @@ def main() -> None:
     for noise in (Noise(1.5, 0.02), Noise(2.5, 0.04)):
         rows: list[list[list[float]]] = []
         for name, vertices, faces in cases:
-            fitted, turned, apart = made(drawn(vertices, faces, noise), preset, consensus)
+            meshes, apart = made(drawn(vertices, faces, noise), preset, consensus)
             row = []
             closed = is_closed_manifold(weld(vertices, faces)[1])
             true = abs(float(signed_volumes(vertices, faces, np.zeros(len(faces), int))[0]))
-            for mesh in (fitted, turned):
+            for mesh in meshes:
                 f_score, error = compare((vertices, faces), mesh)
                 volume = float(signed_volumes(mesh.vertices, mesh.faces, np.zeros(len(mesh.faces), int))[0])
                 row.append(
@@ -200,9 +205,11 @@ def main() -> None:
                 )
             rows.append(row)
             if arguments.each:
-                both = "   ".join("F {:.3f} n {:5.1f} ripple {:5.1f} vol {:.2f}".format(*one) for one in row)
-                print(f"  {name[:28]:28} {apart:.2f} px   {both}", flush=True)
-        for label, values in zip(("as fitted", "turned"), np.nanmean(np.array(rows), axis=0), strict=True):
+                all_stages = "   ".join(
+                    "F {:.3f} n {:5.1f} ripple {:5.1f} vol {:.2f}".format(*one) for one in row
+                )
+                print(f"  {name[:28]:28} {apart:.2f} px   {all_stages}", flush=True)
+        for label, values in zip(STAGES, np.nanmean(np.array(rows), axis=0), strict=True):
             print(
                 f"bend {noise.bend_px} px, depth {noise.depth}: {label:10}"
                 "F {:.3f}  normals {:5.1f} deg  ripple {:5.1f} deg  volume {:.3f}  watertight {:.2f}".format(

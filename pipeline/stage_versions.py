@@ -9,7 +9,7 @@ StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "p
 VERSIONS: dict[StageName, int] = {
     "views": 18,
     "field": 4,
-    "surface": 9,
+    "surface": 10,
     "mesh": 4,
     "texture": 6,
     "export": 5,

@@ -277,6 +277,7 @@ def surface(
     from recon.crisp import crisp
     from recon.fields import load_field
     from recon.fields.sdf import SdfField
+    from recon.outlines import fit_outlines, thin_places
     from recon.surface import extract_surface
 
     sharp = views_dir / TEXTURE_VIEWS_FILE
@@ -304,8 +305,11 @@ def surface(
         else:
             dense = extract_surface(field, views, config, progress=progress)
         if not (views_dir / POSED_FILE).is_file():
-            progress(1.0, "flattening")
-            dense = crisp(dense, ViewSet.load(views_dir / REGISTERED_FILE), config.crisp)
+            progress(0.9, "flattening")
+            drawn = ViewSet.load(views_dir / REGISTERED_FILE)
+            dense = crisp(dense, drawn, config.crisp)
+            progress(1.0, "fitting outlines")
+            dense = fit_outlines(dense, drawn, local=thin_places(dense, drawn.cameras))
         save_mesh(dense, out / MESH_FILE)
 
 

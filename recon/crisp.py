@@ -16,7 +16,7 @@ mesh get the normals that the views show, and the mesh is bent until it has them
 5. Where the object is thin, its normals are the least known: thickness is given back as it was on average
    around a place, so that legs and blades do not fade.
 6. Views that disagree carve each other in a fit. All faces move outwards until the outlines of the mesh are
-   on average those of the views.
+   on average those of the views; what is thin gets its own back later (`recon.outlines`).
 
 Connectivity does not change: what was closed stays closed.
 """
@@ -33,9 +33,9 @@ from recon.consensus import cameras_of, disagreement_px
 from recon.fusion import DepthMaps, depth_maps
 from recon.gathering import evidence_of, gathered
 from recon.normal_filter import diffused, flattest, patches
-from recon.projection import raycasting_scene
 from recon.relax import neighbour_faces
 from recon.sewing import cotangents, evened, mitres, sewn, smoothed, smoothed_vectors, unfolded
+from recon.thickness import Through, through
 from recon.topology import face_vectors, vertex_normals
 from render.errors import InputError
 from render.gbuffer import ViewSet
@@ -59,10 +59,9 @@ _MOST_THICKER = 0.4
 """By which part of its thickness a thin place may grow at that."""
 _THIN_PX = 6.0
 """What is thinner keeps its thickness, wholly from two thirds of it down."""
-_NEAR_ROUNDS = 200
 _WIDE_ROUNDS = 400
-"""Of smoothing over neighbours, for thickness and for how it changes: some 10 and 15 pixels wide. What
-changes over less shows as a step in a plate."""
+"""Of smoothing over neighbours, for how thickness changes: some 15 pixels wide. What changes over less shows
+as a step in a plate."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +126,9 @@ def crisp(mesh: Mesh, views: ViewSet, config: CrispConfig) -> Mesh:
     bent = _bent(shape, normals, config.reach_px * pixel, config.limit * disagreement * pixel)
     bent = _as_thick(bent, shape)
     small = _too_small_px(Mesh(bent.astype(np.float32), faces), maps, disagreement)
-    grown = np.minimum(np.clip(small, 0.0, _MOST_GROWN * disagreement), _MOST_THICKER * shape.thick_px / 2)
+    grown = np.minimum(
+        np.clip(small, 0.0, _MOST_GROWN * disagreement), _MOST_THICKER * shape.through.thick_px / 2
+    )
     outwards = mitres(faces, normals, shape.areas, len(bent))
     # Where normals are noisy so are these: smoothed they cost an edge a little of its sharpness.
     bent = bent + pixel * grown[:, None] * smoothed_vectors(outwards, faces, _SMOOTHINGS)
@@ -148,25 +149,13 @@ class _Shape:
     own: Float[np.ndarray, "F 3"]
     """Normals of the faces."""
     outward: Float[np.ndarray, "V 3"]
-    thick_px: Float[np.ndarray, " V"]
-    """Inward to where a ray leaves the object again, mean around the vertex, at most 12."""
-    behind: Int[np.ndarray, " V"]
-    """The face where it leaves."""
-    place: Float[np.ndarray, "V 3"]
-    """Barycentric place on that face."""
+    through: Through
 
     @staticmethod
     def of(vertices: Float[np.ndarray, "V 3"], faces: Int[np.ndarray, "F 3"], pixel: float) -> _Shape:
         cross = face_vectors(vertices, faces)
         length = np.linalg.norm(cross, axis=1)
         outward = vertex_normals(vertices, faces).astype(np.float64)
-        # From below the lumps of a noisy surface, which rays would leave at once.
-        inward = -_unit(smoothed_vectors(outward, faces, 10))
-        scene = raycasting_scene(vertices, faces)
-        hit = scene.cast_rays(np.concatenate([vertices + pixel * inward, inward], 1).astype(np.float32))
-        depth = hit["t_hit"].numpy().astype(np.float64) + pixel
-        met = np.isfinite(depth)
-        u, v = hit["primitive_uvs"].numpy().astype(np.float64).T
         return _Shape(
             vertices,
             faces,
@@ -174,9 +163,7 @@ class _Shape:
             np.maximum(length / 2, 1e-6 * float(np.median(length))),
             cross / np.maximum(length, 1e-30)[:, None],
             outward,
-            smoothed(np.minimum(depth / pixel, 12.0), faces, np.ones(len(vertices)), _NEAR_ROUNDS),
-            np.where(met, hit["primitive_ids"].numpy().astype(np.int64), 0),
-            np.stack([1 - u - v, u, v], 1),
+            through(vertices, faces, outward, pixel),
         )
 
 
@@ -209,7 +196,7 @@ def _filtered(
     """The guide with sharp edges and nothing but these between flat or evenly curved faces."""
     faces, pixel = shape.faces, shape.pixel
     normals = _unit(guide.astype(np.float64))
-    thick_px = np.maximum(shape.thick_px[faces].mean(1), 1e-3)
+    thick_px = np.maximum(shape.through.thick_px[faces].mean(1), 1e-3)
     if patch_px:
         order = np.argsort(faces.ravel(), kind="stable")
         first = np.searchsorted(faces.ravel()[order], np.arange(len(shape.vertices) + 1))
@@ -262,11 +249,11 @@ def _bent(
 
 def _as_thick(bent: Float[np.ndarray, "V 3"], shape: _Shape) -> Float[np.ndarray, "V 3"]:
     """The bent vertices with the thickness that thin places had, apart from what is but a ripple in it."""
-    thin = np.clip(3.0 * (1.0 - shape.thick_px / _THIN_PX), 0.0, 1.0)
+    thin = np.clip(3.0 * (1.0 - shape.through.thick_px / _THIN_PX), 0.0, 1.0)
     if not thin.any():
         return bent
     off = bent - shape.vertices
-    across = np.einsum("vk,vki->vi", shape.place, off[shape.faces[shape.behind]])
+    across = np.einsum("vk,vki->vi", shape.through.place, off[shape.faces[shape.through.behind]])
     change = ((off - across) * shape.outward).sum(1)
     change = smoothed(change * (thin > 0), shape.faces, (thin > 0).astype(np.float64), _WIDE_ROUNDS)
     # Both sides give a half of it; half of that is given back, as the outlines say the rest.

@@ -1,12 +1,11 @@
 """Trains the volume of a picture (`pipeline.multiview.volume_network`) behind the finished lifter.
 
-What it learns from is made beforehand (`volume_examples`), and gone through several times.
+What it learns from is made beside it, for one use (`volume_examples`).
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,7 +22,7 @@ from pipeline.multiview.volume_views import volume_views
 from pipeline.training.props import Prop, load_props
 from pipeline.training.train_lifter import taken
 from pipeline.training.views import Pose, cameras_of, network_images
-from pipeline.training.volume_examples import Reading, VolumeExamples, load_batch, make_examples
+from pipeline.training.volume_examples import Reading, VolumeExamples, examples
 from pipeline.training.volumes import VolumeTargets, carved, in_ball, volume_targets
 from pipeline.training.weights import MasterWeights, append_row, warmup_cosine, working_dtype
 from render.cameras import Cameras
@@ -37,7 +36,7 @@ class VolumeTraining:
     """Recipe of the volume network."""
 
     minutes: float = 60.0
-    """Planned length, without making the examples; the learning-rate schedule follows the clock."""
+    """Planned length; the learning-rate schedule follows the clock."""
     examples: VolumeExamples = field(default_factory=VolumeExamples)
     occupancy_weight: float = 10.0
     """Of the mean cross-entropy of cells, beside the squared error of their colours and materials."""
@@ -148,12 +147,6 @@ def validate(network: PictureVolume, fixed: list[Checked]) -> dict[str, float]:
     } | {f"val_mask_iou_{level}": iou for level, iou in zip(_LEVELS, at_levels, strict=True)}
 
 
-def _without_end(files: list[Path], rng: np.random.Generator) -> Iterator[tuple[Reading, VolumeTargets]]:
-    while True:
-        for index in rng.permutation(len(files)):
-            yield load_batch(files[index])
-
-
 def train_volume(
     data: Path,
     out: Path,
@@ -162,15 +155,13 @@ def train_volume(
     *,
     start_from: Path | None = None,
 ) -> None:
-    """Train into `out`, beside its lifter; writes `volume/` (EMA weights), `volume.jsonl` and, in
-    `volume-examples`, what is learned from.
+    """Train into `out`, beside its lifter; writes `volume/` (EMA weights) and `volume.jsonl`.
 
     Resumes from the checkpoint in `out`; where there is none, goes on from the saved network `start_from`.
     """
     lifter = PictureLifter.from_pretrained(out / "lifter", dtype=working_dtype(torch.device("cpu"))).eval()
     rng = np.random.default_rng(17)
     fixed = [checked(lifter, p, config.examples.size, rng) for p in load_props(data) if p.split == "val"]
-    files = make_examples(data, out / "lifter", out / "volume-examples", config.examples)
     torch.manual_seed(config.seed)
     if start_from is None:
         network = PictureVolume(lifter.config["width"] + lifter.config["latent_channels"])
@@ -189,7 +180,10 @@ def train_volume(
         weights.load(checkpoint)
     weights.cast(working_dtype(device))
     network.train().to(device)
-    examples = _without_end(files, np.random.default_rng([config.seed, weights.steps]))
+    # Threads that wait for a core which makes examples are five times slower than fewer that do not.
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - config.examples.workers))
+    coming = examples(data, out / "lifter", config.examples, weights.steps)
     kinds = {"cross_entropy": (occupancy_loss, config.occupancy_weight),
              "overlap_loss": (overlap_loss, config.overlap_weight),
              "f_score_loss": (surface_f_score_loss, config.f_score_weight),
@@ -197,7 +191,7 @@ def train_volume(
     start = last_save = time.monotonic()
     first, running = weights.steps, np.zeros(len(kinds))
     while (fraction := (time.monotonic() - start) / max(config.minutes * 60, 1e-9)) < 1:
-        reading, targets = next(examples)
+        reading, targets = next(coming)
         reading, targets = reading.to(device), targets.to(device)
         found = reading.volume(network)
         losses = torch.stack([loss(found, targets) for loss, _ in kinds.values()])
@@ -216,6 +210,8 @@ def train_volume(
         if time.monotonic() - last_save > 120:
             weights.save(checkpoint)
             last_save = time.monotonic()
+    coming.close()
+    torch.set_num_threads(threads)
     weights.save(checkpoint)
     network.float().eval()  # before the averages come in, which bf16 would round
     weights.load_working(weights.ema)

@@ -1,24 +1,24 @@
 """What the volume network learns from: pictures as the finished lifter reads them, and what they show.
 
-Made once, by batches, each a file of its own, by processes beside one another; a run that was stopped goes
-on with those that lack. Pictures are made and read as in use: laid over by the lifter's own estimate of their
-framing. The targets are the true objects, upright, facing where the pictures were taken from.
+Made without end by processes beside the one that learns, and used once: what was seen before teaches little.
+Pictures are made and read as in use: laid over by the lifter's own estimate of their framing. The targets are
+the true objects, upright, facing where the pictures were taken from.
 """
 
 from __future__ import annotations
 
 import itertools
 import multiprocessing
-from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass, fields
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from pipeline.multiview.lifter import PictureLifter
@@ -29,12 +29,14 @@ from pipeline.training.train_lifter import objects, taken
 from pipeline.training.volumes import VolumeTargets, carved, volume_targets
 from pipeline.training.weights import working_dtype
 
+_AHEAD = 8
+"""Batches that wait, of each worker."""
+
 
 @dataclass(frozen=True)
 class VolumeExamples:
     """Which pictures the volume network learns from."""
 
-    batches: int = 1800
     objects_per_batch: int = 8
     pictures_per_object: int = 2
     size: int = 128
@@ -44,10 +46,10 @@ class VolumeExamples:
     assembly_share: float = 0.05
     stretched_share: float = 0.3
     """Of the objects of the packs. More would take from what is known of things: how deep they are."""
-    workers: int = 2
-    """Processes that make them; 0: none beside the run's own."""
+    workers: int = 1
+    """Processes that make them, each as fast as one core learns; 0: none beside the run's own."""
     seed: int = 0
-    """Another seed makes other pictures: what was learned from before teaches little."""
+    """A run that goes on from finished weights needs another one, lest it see their pictures again."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +109,8 @@ class ExampleMaker:
         )
 
 
-def save_batch(path: Path, reading: Reading, targets: VolumeTargets) -> None:
-    """A third of a megabyte a picture: yes and no in bits, colours in bytes, renamed into place."""
+def to_bytes(reading: Reading, targets: VolumeTargets) -> bytes:
+    """A third of a megabyte a picture: yes and no in bits, colours in bytes."""
     tensors = {
         "tokens": reading.tokens.bfloat16(),
         "latents": reading.latents.bfloat16(),
@@ -118,14 +120,12 @@ def save_batch(path: Path, reading: Reading, targets: VolumeTargets) -> None:
         "surface": ((targets.surface.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8),
         "weight": _packed_bits(targets.weight),
     }
-    partial = path.with_suffix(".partial")
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
-    partial.replace(path)
+    return save({name: tensor.contiguous() for name, tensor in tensors.items()})
 
 
-def load_batch(path: Path) -> tuple[Reading, VolumeTargets]:
-    """What `save_batch` wrote."""
-    found = load_file(path)
+def from_bytes(data: bytes) -> tuple[Reading, VolumeTargets]:
+    """The inverse of `to_bytes`."""
+    found = load(data)
     reading = Reading(found["tokens"], found["latents"].float(), found["seen"], found["framing"])
     surface = found["surface"].float() / 127.5 - 1
     return reading, VolumeTargets(
@@ -141,23 +141,36 @@ def _unpacked(bits: UInt8[Tensor, "b _"], shape: Sequence[int]) -> Float[Tensor,
     return torch.from_numpy(np.unpackbits(bits.numpy(), axis=1)).float().view(len(bits), *shape)
 
 
-def _make(data: Path, lifter: Path, folder: Path, config: VolumeExamples, worker: int) -> None:
+_maker: ExampleMaker | None = None
+"""Of a worker's process."""
+
+
+def _begin(data: Path, lifter: Path, config: VolumeExamples) -> None:
+    global _maker
     torch.set_num_threads(1)
-    maker = None
-    for number in range(worker, config.batches, max(1, config.workers)):
-        path = folder / f"{number:05d}.safetensors"
-        if not path.exists():
-            maker = maker or ExampleMaker(data, lifter, config)
-            save_batch(path, *maker.batch(number))
+    _maker = ExampleMaker(data, lifter, config)
 
 
-def make_examples(data: Path, lifter: Path, folder: Path, config: VolumeExamples) -> list[Path]:
-    """The files of all batches, in `folder`; those that are there already are kept."""
-    folder.mkdir(parents=True, exist_ok=True)
-    make = partial(_make, data, lifter, folder, config)
-    if config.workers:
-        with ProcessPoolExecutor(config.workers, multiprocessing.get_context("spawn")) as processes:
-            list(processes.map(make, range(config.workers)))
-    else:
-        make(0)
-    return [folder / f"{number:05d}.safetensors" for number in range(config.batches)]
+def _made(number: int) -> bytes:
+    assert _maker is not None
+    return to_bytes(*_maker.batch(number))
+
+
+def examples(
+    data: Path, lifter: Path, config: VolumeExamples, first: int = 0
+) -> Generator[tuple[Reading, VolumeTargets], None, None]:
+    """The batches from number `first` on, without end and in order. Close it to end the workers."""
+    if not config.workers:
+        maker = ExampleMaker(data, lifter, config)
+        for number in itertools.count(first):
+            yield from_bytes(to_bytes(*maker.batch(number)))
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(config.workers, context, _begin, (data, lifter, config)) as workers:
+        coming: deque[Future[bytes]] = deque()
+        try:
+            for number in itertools.count(first):
+                coming.append(workers.submit(_made, number))
+                if len(coming) > _AHEAD * config.workers:
+                    yield from_bytes(coming.popleft().result())
+        finally:
+            workers.shutdown(wait=False, cancel_futures=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -31,7 +30,7 @@ from pipeline.training.train_volume import (
     surface_loss,
 )
 from pipeline.training.views import Pose, cameras_of, network_images
-from pipeline.training.volume_examples import Reading, load_batch, save_batch
+from pipeline.training.volume_examples import Reading, from_bytes, to_bytes
 from pipeline.training.volumes import VolumeTargets, carved, in_ball, volume_targets
 from tests.pipeline.multiview.test_lifter import mushroom_prop
 from tests.pipeline.multiview.test_pipeline import CAMERAS, tiny_pipeline
@@ -236,7 +235,7 @@ def test_surfaces_that_are_near_score_and_scattered_cells_do_not() -> None:
     assert loss(hollow) < 0.15
 
 
-def test_examples_are_kept_as_they_were_made(tmp_path: Path) -> None:
+def test_examples_come_as_they_were_made() -> None:
     targets = volume_targets(carved(mushroom_prop(1)), [0.0, 70.0])
     reading = Reading(
         torch.randn(2, 8, 16, 16).bfloat16(),
@@ -244,8 +243,7 @@ def test_examples_are_kept_as_they_were_made(tmp_path: Path) -> None:
         torch.randn(2, 320, 6, 6).bfloat16(),
         torch.randn(2, 4),
     )
-    save_batch(tmp_path / "0.safetensors", reading, targets)
-    again, what = load_batch(tmp_path / "0.safetensors")
+    again, what = from_bytes(to_bytes(reading, targets))
     for name in ("tokens", "latents", "seen", "framing"):
         assert torch.equal(getattr(again, name), getattr(reading, name))
     assert torch.equal(what.occupied, targets.occupied)

@@ -127,7 +127,7 @@ def test_recipe_runs_and_resumes(tmp_path: Path) -> None:
         f"data: {tmp_path / 'props'}\n"
         "autoencoder: {minutes: 0.05, crop: 32}\n"
         "lifter: {minutes: 0.05, batch: 4}\n"
-        "volume: {minutes: 0.05, examples: {batches: 2, objects_per_batch: 1, workers: 2}}\n"
+        "volume: {minutes: 0.05, examples: {objects_per_batch: 1}}\n"
         "latents: {procedural: 3, compositions: 2, assemblies: 2}\n"
         "critic: {width: 8, steps: 2, objects_per_batch: 8, bank: 4, free_views: 1}\n"
         "transformer: {minutes: 0.1, width: 32, depth: 2, heads: 2, views_per_batch: 8}\n"

@@ -35,7 +35,7 @@ from recon.consensus import ConsensusConfig, disagreement_px, harmonise
 from recon.crisp import crisp
 from recon.fit import fit_views
 from recon.fusion import depth_maps
-from recon.outlines import fit_outlines, thin_places
+from recon.outlines import fit_outlines, slender_places
 from recon.registration import registered
 from recon.surface import extract_surface
 from recon.topology import face_components, face_vectors, is_closed_manifold, signed_volumes, weld
@@ -164,7 +164,7 @@ def made(views: ViewSet, preset: Preset, consensus: ConsensusConfig) -> tuple[li
     with torch.no_grad():
         fitted = extract_surface(field, common, preset.surface)
     turned = crisp(fitted, together, preset.surface.crisp)
-    outlined = fit_outlines(turned, together, local=thin_places(turned, together.cameras))
+    outlined = fit_outlines(turned, together, local=slender_places(turned, together.cameras))
     return [fitted, turned, outlined], disagreement_px(depth_maps(views.cameras, views.gbuffer))
 
 

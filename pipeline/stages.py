@@ -277,7 +277,7 @@ def surface(
     from recon.crisp import crisp
     from recon.fields import load_field
     from recon.fields.sdf import SdfField
-    from recon.outlines import fit_outlines, thin_places
+    from recon.outlines import fit_outlines, slender_places
     from recon.surface import extract_surface
 
     sharp = views_dir / TEXTURE_VIEWS_FILE
@@ -309,7 +309,7 @@ def surface(
             drawn = ViewSet.load(views_dir / REGISTERED_FILE)
             dense = crisp(dense, drawn, config.crisp)
             progress(1.0, "fitting outlines")
-            dense = fit_outlines(dense, drawn, local=thin_places(dense, drawn.cameras))
+            dense = fit_outlines(dense, drawn, local=slender_places(dense, drawn.cameras))
         save_mesh(dense, out / MESH_FILE)
 
 

@@ -7,8 +7,8 @@ the view's own (to a fraction of a pixel, by the alpha of the pixels on it), the
 what all views on the whole ask for (least squares, over the vertices around each, so that a smooth surface
 stays one). None moves farther than two pixels.
 
-Views that were drawn ask each for a little else, which would dent a smooth side. There only what is thin
-follows the outlines near it, and the rest moves by the mean of what they ask (`thin_places`).
+Views that were drawn ask each for a little else, which would dent a smooth side, and in creases what moves
+outwards meets. There only what is slender follows the outlines (`slender_places`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from jaxtyping import Float
 
 from recon.hull import silhouettes
 from recon.sewing import smoothed, smoothed_vectors
-from recon.thickness import through
+from recon.thickness import slenderness
 from recon.topology import vertex_normals
 from render.cameras import Cameras
 from render.gbuffer import ViewSet
@@ -46,8 +46,8 @@ _DRAWN_STEP, _DRAWN_ROUNDS = 0.5, 4
 pixels are 1.06 of their volume (0.91 unfitted, 1.11 after five steps of 0.8)."""
 _EVEN = 4
 """The same of the directions in which vertices move."""
-_THIN_PX = 12.0
-"""What is thinner follows the outlines near it, wholly from two thirds of it down."""
+_SLENDER_PX = 12.0
+"""What is narrower follows the outlines near it, wholly from two thirds of it down."""
 _BLEND = 4
 """Rounds of means over neighbours between what does and what does not."""
 
@@ -55,8 +55,7 @@ _BLEND = 4
 def fit_outlines(mesh: Mesh, views: ViewSet, local: Float[np.ndarray, " V"] | None = None) -> Mesh:
     """`mesh` after a few corrections by the outlines of `views`; its connectivity stays.
 
-    local: of drawn views, how much each vertex follows the outlines near it, 0 to 1, and not the mean of all
-    that do not (`thin_places`). Without it all do.
+    local: of drawn views, how much each vertex follows them, 0 to 1 (`slender_places`). Without it all do.
     """
     if len(mesh.faces) == 0:
         return mesh
@@ -81,9 +80,7 @@ def fit_outlines(mesh: Mesh, views: ViewSet, local: Float[np.ndarray, " V"] | No
         near_pull, near_weight = (smoothed(sums, faces, even, spread) for sums in (pull, weight))
         wanted = near_pull / (near_weight + _STIFF)
         if local is not None:
-            rest = 1 - local
-            mean = (rest * pull).sum() / ((rest * weight).sum() + _STIFF)
-            wanted = smoothed(local * wanted + rest * mean, faces, even, _BLEND)
+            wanted = smoothed(local * wanted, faces, even, _BLEND)
         moved = vertices + step * wanted[:, None] * normals - start
         length = np.linalg.norm(moved, axis=1, keepdims=True)
         vertices = start + moved * np.minimum(1, _LIMIT_PX * pixel / np.maximum(length, 1e-12))
@@ -91,13 +88,13 @@ def fit_outlines(mesh: Mesh, views: ViewSet, local: Float[np.ndarray, " V"] | No
     return Mesh(found, faces, vertex_normals(found, faces))
 
 
-def thin_places(mesh: Mesh, cameras: Cameras) -> Float[np.ndarray, " V"]:
-    """How thin a dense closed mesh is around each vertex, from 0 to 1: what is 12 pixels of the views thick,
-    and more, is 0, what is 8 and less is 1."""
+def slender_places(mesh: Mesh, cameras: Cameras) -> Float[np.ndarray, " V"]:
+    """How slender a dense closed mesh is around each vertex, as legs and stems are, from 0 to 1: what is 12
+    pixels of the views wide, and more, is 0, what is 8 and less is 1, and plates are 0."""
     vertices, faces = mesh.vertices.astype(np.float64), np.ascontiguousarray(mesh.faces, np.int32)
     outward = vertex_normals(vertices, faces).astype(np.float64)
-    thick_px = through(vertices, faces, outward, _pixel(cameras)).thick_px
-    return np.asarray(np.clip(3.0 * (1.0 - thick_px / _THIN_PX), 0.0, 1.0))
+    width_px = slenderness(vertices, faces, outward, _pixel(cameras))
+    return np.asarray(np.clip(3.0 * (1.0 - width_px / _SLENDER_PX), 0.0, 1.0))
 
 
 def _pixel(cameras: Cameras) -> float:

@@ -90,7 +90,38 @@ def through(
     depth = hit["t_hit"].numpy().astype(np.float64) + pixel
     u, v = hit["primitive_uvs"].numpy().astype(np.float64).T
     return Through(
-        smoothed(np.minimum(depth / pixel, _MOST_PX), faces, np.ones(len(vertices)), _AROUND),
+        _around(depth / pixel, faces),
         np.where(np.isfinite(depth), hit["primitive_ids"].numpy().astype(np.int64), 0),
         np.stack([1 - u - v, u, v], 1),
     )
+
+
+def slenderness(
+    vertices: Float[np.ndarray, "V 3"],
+    faces: Int[np.ndarray, "F 3"],
+    outward: Float[np.ndarray, "V 3"],
+    pixel: float,
+) -> Float[np.ndarray, " V"]:
+    """How wide a dense closed mesh is around each vertex, in pixels, at most 12: through it, or at the middle
+    of that across it, whichever is more. A leg has both small, a plate only one."""
+    thick_px = through(vertices, faces, outward, pixel).thick_px
+    middle = vertices - (0.5 * pixel * thick_px)[:, None] * outward
+    least = np.eye(3)[np.abs(outward).argmin(1)]
+    right = np.cross(outward, least)
+    right /= np.maximum(np.linalg.norm(right, axis=1, keepdims=True), 1e-30)
+    up = np.cross(outward, right)
+    scene = raycasting_scene(vertices, faces)
+    across = np.full(len(vertices), np.inf)
+    for angle in np.arange(4) * np.pi / 4:
+        along = np.cos(angle) * right + np.sin(angle) * up
+        width = np.zeros(len(vertices))
+        for way in (along, -along):
+            rays = np.concatenate([middle, way], 1).astype(np.float32)
+            width += scene.cast_rays(rays)["t_hit"].numpy().astype(np.float64)
+        across = np.minimum(across, width)
+    return np.asarray(np.maximum(thick_px, _around(across / pixel, faces)))
+
+
+def _around(px: Float[np.ndarray, " V"], faces: Int[np.ndarray, "F 3"]) -> Float[np.ndarray, " V"]:
+    """The mean over what is near, no more than 12 pixels of each."""
+    return np.asarray(smoothed(np.minimum(px, _MOST_PX), faces, np.ones(len(px)), _AROUND))

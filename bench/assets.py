@@ -5,7 +5,8 @@
 A lit picture of a `val` object, never trained on, goes in; the views are drawn once for all arms that draw
 them alike, and every arm makes a textured mesh of them. Compared with the true object, both scaled into
 the unit ball and not turned (the picture fixes the pose): F-score at 0.1 over what can be seen from
-outside; masks and colours from behind, where the picture says nothing; whether the judge
+outside, and that of the asset where it was drawn, in the model's own unit ball, of which a lost tip makes no
+larger thing; masks and colours from behind, where the picture says nothing; whether the judge
 (`bench.evaluator`) finds the object's own caption among all of `val`. With `--texts` the captions are the
 prompts, and the judge's figures are the ones to read: nothing says what a caption's object is like from
 behind. Prints each object and the means of each arm, and for pictures the ceiling: the F-score of the true
@@ -90,6 +91,8 @@ class Found:
     """One asset."""
 
     f_score: float
+    f_score_as_drawn: float
+    """Of the asset in the unit ball as the model believes it to be, not scaled."""
     iou_behind: float
     psnr_behind_db: float
     watertight: bool
@@ -147,7 +150,9 @@ def ceiling(prop: Prop, azimuth: float, camera: Cameras, believed: Framing) -> f
 
 
 def measure(prop: Prop, azimuth: float, scene: Scene, seconds: float) -> tuple[Found, torch.Tensor]:
-    """Figures, and the asset's views behind and around as network images."""
+    """Figures, and the asset's views behind and around as network images. scene: as drawn."""
+    truth, as_drawn = truth_of(prop, azimuth), scene.parts[0].mesh
+    scene = scaled(scene)
     part = scene.parts[0]
     cameras = cameras_of([*BEHIND, *RING], SIZE)
     seen = encode_gbuffer(gbuffer_of(scene, cameras), cameras)
@@ -155,7 +160,8 @@ def measure(prop: Prop, azimuth: float, scene: Scene, seconds: float) -> tuple[F
     image, known = network_images(prop, cameras_of(poses, SIZE))
     behind = compare(seen[: len(BEHIND)], torch.from_numpy(image), torch.from_numpy(known))
     found = Found(
-        f_score(truth_of(prop, azimuth), part.mesh),
+        f_score(truth, part.mesh),
+        f_score(truth, as_drawn),
         behind.iou,
         behind.psnr_db,
         bool(inspect(part.mesh).watertight),
@@ -205,12 +211,13 @@ def main() -> None:
                 drawn[preset.views] = folder
             start = time.process_time()
             out = given.out / f"{index:03d}" / arm
-            scene = scaled(make(prompt, preset, drawn[preset.views], out, model))
+            scene = make(prompt, preset, drawn[preset.views], out, model)
             found, seen = measure(prop, azimuth, scene, time.process_time() - start)
             results[arm].append(found)
             around[arm].append(seen[len(BEHIND) :])
             shown += shaded(seen)
-            print(f"{prop.caption} | {arm} | F {found.f_score:.3f} | behind IoU {found.iou_behind:.3f} "
+            print(f"{prop.caption} | {arm} | F {found.f_score:.3f}, as drawn {found.f_score_as_drawn:.3f} "
+                  f"| behind IoU {found.iou_behind:.3f} "
                   f"{found.psnr_behind_db:.1f} dB | {found.seconds:.0f} s", flush=True)  # fmt: skip
         rows.append(Strip(prop.caption, shown))
         strips(rows, title=f"picture; then {', '.join(results)}: three views from behind, four around").save(
@@ -225,6 +232,7 @@ def main() -> None:
         f = np.array([found.f_score for found in all_found])
         print(
             f"{arm}: F at {LIMIT} {f.mean():.3f} (bar 0.75; {(f >= 0.75).mean():.0%} of objects reach it), "
+            f"as drawn {np.mean([x.f_score_as_drawn for x in all_found]):.3f}, "
             f"behind IoU {np.mean([x.iou_behind for x in all_found]):.3f} "
             f"{np.mean([x.psnr_behind_db for x in all_found]):.2f} dB, "
             f"cosine with the own caption {fits:.4f}, first {np.mean(rank < 1):.2f}, "

@@ -7,7 +7,7 @@ from typing import Literal
 StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "preview"]
 
 VERSIONS: dict[StageName, int] = {
-    "views": 18,
+    "views": 19,
     "field": 4,
     "surface": 10,
     "mesh": 4,

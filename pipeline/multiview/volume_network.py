@@ -37,7 +37,7 @@ _TOKEN_SCALE = 0.3
 _DROPOUT = 0.1
 """Share of what was read that training leaves out: the lifter knows the objects that it learned from better
 than any other."""
-_SOMEWHERE = 0.55
+_SOMEWHERE = 0.65
 """Probability of the likeliest cell of a ray that is known to pass something."""
 _NEAREST = 6.0
 """How much more a place of a volume looks as the picture shows it that was taken from nearest."""

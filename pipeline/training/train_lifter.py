@@ -24,7 +24,7 @@ from pipeline.multiview.autoencoder import DOWNSAMPLING, MATERIAL_LATENTS, GBuff
 from pipeline.multiview.lifter import PictureLifter
 from pipeline.multiview.lifter_network import SPREAD, Framing
 from pipeline.multiview.text import TextEncoder
-from pipeline.training.augment import mirrored, recolored, rematerialed, repainted, stretched
+from pipeline.training.augment import mirrored, recolored, rematerialed, repainted, stretched, warped
 from pipeline.training.naming import Names, naming_loss
 from pipeline.training.procedural import procedural_props
 from pipeline.training.procedural.assemblies import assembly
@@ -113,6 +113,7 @@ def objects(
     assembly_share: float,
     rng: np.random.Generator,
     stretched_share: float = 0.3,
+    warped_share: float = 0.0,
 ) -> Iterator[Prop]:
     """Objects of the packs, augmented, and of our own making, without end."""
     while True:
@@ -125,6 +126,7 @@ def objects(
             prop = packed[int(rng.integers(len(packed)))]
             prop = mirrored(prop) if rng.uniform() < 0.5 else prop
             prop = stretched(prop, rng) if rng.uniform() < stretched_share else prop
+            prop = warped(prop, rng) if rng.uniform() < warped_share else prop
             change = rng.uniform()
             if change < 0.45:
                 kinds = (recolored, rematerialed, repainted)

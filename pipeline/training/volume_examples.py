@@ -46,6 +46,8 @@ class VolumeExamples:
     assembly_share: float = 0.05
     stretched_share: float = 0.3
     """Of the objects of the packs. More would take from what is known of things: how deep they are."""
+    warped_share: float = 0.5
+    """Of the objects of the packs (`augment.warped`): shapes that neither network knows by heart."""
     workers: int = 1
     """Processes that make them, each as fast as one core learns; 0: none beside the run's own."""
     seed: int = 0
@@ -92,7 +94,12 @@ class ExampleMaker:
         """The batch of a number."""
         config, rng = self._config, np.random.default_rng([self._config.seed, number])
         source = objects(
-            self._packed, config.procedural_share, config.assembly_share, rng, config.stretched_share
+            self._packed,
+            config.procedural_share,
+            config.assembly_share,
+            rng,
+            config.stretched_share,
+            config.warped_share,
         )
         props = list(itertools.islice(source, config.objects_per_batch))
         count = config.pictures_per_object

@@ -18,6 +18,7 @@ from pipeline.training.augment import (
     repainted,
     stood_on,
     stretched,
+    warped,
 )
 from pipeline.training.props import COLOR_WORDS, Prop, captions, color_words
 from tests.pipeline.training.test_props import box_prop
@@ -89,6 +90,23 @@ def test_stretching_names_what_shows_and_stays_in_the_ball() -> None:
     car = stretched(box_prop(category="vehicle"), np.random.default_rng(3))
     size = np.ptp(car.vertices, axis=0)
     assert 1.4**-0.4 / 1.16**0.4 <= size[1] / np.sqrt(size[0] * size[2]) <= 1.4**0.4 * 1.16**0.4
+
+
+def test_a_warped_object_is_another_shape_with_its_faces_outwards() -> None:
+    rng = np.random.default_rng(0)
+    box, car = box_prop(), box_prop(category="vehicle")
+
+    def moved(prop: Prop) -> float:
+        made = warped(prop, rng)
+        assert np.array_equal(made.faces, prop.faces)
+        assert captions(made) == captions(prop)
+        assert np.linalg.norm(made.vertices, axis=1).max() == pytest.approx(1, abs=1e-5)
+        assert volume(made) > 0.5 * volume(prop)
+        return float(np.abs(made.vertices - prop.vertices).max())
+
+    boxes, cars = ([moved(prop) for _ in range(20)] for prop in (box, car))
+    assert 0.1 < np.mean(boxes) < 0.4
+    assert np.mean(cars) < 0.6 * np.mean(boxes)
 
 
 def test_one_object_stands_on_another() -> None:

@@ -2,9 +2,9 @@
 
     python -m bench.volume --props STEM [--count 48] [--volume FOLDER]
 
-A lit picture of each of `count` `val` objects, as in `bench.assets`; the mesh of the cells that are likelier
-than a half, as the network finds them and with the picture's outline known (`as_shown`), against the true
-object, both scaled into the unit ball. `--volume` measures other weights than those that ship. Scattered
+A lit picture of each of `count` `val` objects, as in `bench.assets`; the mesh of the cells that count
+(`volume_views.LEVEL`), as the network finds them and with the picture's outline known (`as_shown`), against
+the true object, both scaled into the unit ball. `--volume` measures other weights than those that ship. Scattered
 cells score well here and make no asset: look at what `bench.assets` draws too.
 """
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from pipeline.config import build, read_yaml
 from pipeline.multiview.sampler import load
 from pipeline.multiview.transformer import MultiViewTransformer
-from pipeline.training.train import run
+from pipeline.training.train import TrainingConfig, run
 from pipeline.training.train_autoencoder import cropped, reconstruction_loss
 from pipeline.training.train_transformer import (
     Batch,
@@ -26,6 +27,8 @@ from pipeline.training.weights import MasterWeights, warmup_cosine
 from render.conventions import srgb_to_linear_np
 from render.errors import InputError
 from tests.pipeline.training.test_props import write_pack
+
+RECIPES = Path(__file__).parents[3] / "configs" / "train"
 
 
 def test_masters_follow_an_exact_problem_and_resume(tmp_path: Path) -> None:
@@ -117,6 +120,11 @@ def test_turning_the_world_with_the_reference_changes_rays_only_by_azimuth() -> 
     straight = rays_of(np.array([[[10.0, 15.0]]]), 8)
     turned = rays_of(np.array([[[370.0, 15.0]]]), 8)
     torch.testing.assert_close(straight, turned, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda path: path.stem)
+def test_recipes_of_the_repository_are_read(recipe: Path) -> None:
+    assert build(TrainingConfig, read_yaml(recipe)).data
 
 
 @pytest.mark.slow

@@ -4,8 +4,8 @@
 
 A lit picture of each of `count` `val` objects, as in `bench.assets`; the mesh of the cells that count
 (`volume_views.LEVEL`), as the network finds them and with the picture's outline known (`as_shown`), against
-the true object, both scaled into the unit ball. `--volume` measures other weights than those that ship. Scattered
-cells score well here and make no asset: look at what `bench.assets` draws too.
+the true object, both scaled into the unit ball. `--volume` measures other weights than those that ship.
+Scattered cells score well here and make no asset: look at what `bench.assets` draws too.
 """
 
 from __future__ import annotations

@@ -107,10 +107,15 @@ class Runner:
         self.model.drop()
         surface = self.stage(
             "surface",
-            {"surface": plain(preset.surface)},
+            {"surface": plain(preset.surface), "of_picture": prompt.image is not None},
             [views, fitted],
             lambda out, progress: stages.surface(
-                out, views.directory, fitted.directory, preset.surface, progress=progress
+                out,
+                views.directory,
+                fitted.directory,
+                preset.surface,
+                of_picture=prompt.image is not None,
+                progress=progress,
             ),
         )
         mesh = self.stage(

@@ -9,7 +9,7 @@ StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "p
 VERSIONS: dict[StageName, int] = {
     "views": 19,
     "field": 4,
-    "surface": 10,
+    "surface": 11,
     "mesh": 4,
     "texture": 6,
     "export": 5,

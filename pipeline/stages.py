@@ -270,10 +270,18 @@ def fit_field(
 
 
 def surface(
-    out: Path, views_dir: Path, field_dir: Path, config: SurfaceConfig, *, progress: Progress = silent
+    out: Path,
+    views_dir: Path,
+    field_dir: Path,
+    config: SurfaceConfig,
+    *,
+    of_picture: bool = False,
+    progress: Progress = silent,
 ) -> None:
-    """Writes `mesh.safetensors`: the dense surface."""
+    """Writes `mesh.safetensors`: the dense surface. of_picture: the views were drawn of a picture, and so
+    begun from one volume (`pipeline.multiview.volume_views`)."""
     from pipeline.posed_views import sized
+    from recon.bending import bent
     from recon.crisp import crisp
     from recon.fields import load_field
     from recon.fields.sdf import SdfField
@@ -310,6 +318,9 @@ def surface(
             dense = crisp(dense, drawn, config.crisp)
             progress(1.0, "fitting outlines")
             dense = fit_outlines(dense, drawn, local=slender_places(dense, drawn.cameras))
+            if of_picture:
+                # Views of texts bend each by itself, and what follows them gets worse (docs/benchmarks.md).
+                dense = bent(dense, ViewSet.load(views_dir / DRAWN_FILE))
         save_mesh(dense, out / MESH_FILE)
 
 

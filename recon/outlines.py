@@ -63,7 +63,7 @@ def fit_outlines(mesh: Mesh, views: ViewSet, local: Float[np.ndarray, " V"] | No
     fine = cameras.resized(_FINE * cameras.width, _FINE * cameras.height)
     faces = np.ascontiguousarray(mesh.faces, np.int32)
     start = mesh.vertices.astype(np.float64)
-    vertices, even, pixel = start.copy(), np.ones(len(start)), _pixel(cameras)
+    vertices, even, pixel = start.copy(), np.ones(len(start)), pixel_size(cameras)
     rounds, step, spread = _ROUNDS, _STEP, _SPREAD
     if local is not None:
         rounds, step, spread = _DRAWN_ROUNDS, _DRAWN_STEP, _DRAWN_SPREAD
@@ -93,11 +93,11 @@ def slender_places(mesh: Mesh, cameras: Cameras) -> Float[np.ndarray, " V"]:
     pixels of the views wide, and more, is 0, what is 8 and less is 1, and plates are 0."""
     vertices, faces = mesh.vertices.astype(np.float64), np.ascontiguousarray(mesh.faces, np.int32)
     outward = vertex_normals(vertices, faces).astype(np.float64)
-    width_px = slenderness(vertices, faces, outward, _pixel(cameras))
+    width_px = slenderness(vertices, faces, outward, pixel_size(cameras))
     return np.asarray(np.clip(3.0 * (1.0 - width_px / _SLENDER_PX), 0.0, 1.0))
 
 
-def _pixel(cameras: Cameras) -> float:
+def pixel_size(cameras: Cameras) -> float:
     """Size of a pixel at the object, in world units."""
     pixel = 1.0 / float(cameras.intrinsics[:, 0].mean())
     if cameras.projection == "perspective":

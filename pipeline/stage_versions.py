@@ -7,7 +7,7 @@ from typing import Literal
 StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "preview"]
 
 VERSIONS: dict[StageName, int] = {
-    "views": 19,
+    "views": 20,
     "field": 4,
     "surface": 11,
     "mesh": 4,

@@ -12,12 +12,14 @@ others before anything is built of it:
 
 Both are as they are measured by `recon.consensus.disagreement_px`. Squared errors are taken by the
 measure of Geman and McClure (1985), so that what a view draws that no other has pulls little; the fields are
-cubic interpolants of a coarse grid, held together by springs, and the whole is minimised by Adam. In the
-spirit of embedded deformation (Sumner, Schmid and Pauly, 2007), in the views instead of in space.
+cubic interpolants of a coarse grid, held together by springs, and the whole is minimised by Adam; that all
+views become smaller together, or come nearer, is taken out of every step, since it would please the measure
+and say nothing of where they disagree. In the spirit of embedded deformation (Sumner, Schmid and Pauly, 2007), in the views instead of in space.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -120,8 +122,25 @@ def _displacements(maps: DepthMaps, config: RegistrationConfig) -> Float[Tensor,
         loss.backward()
         optimizer.step()
         with torch.no_grad():
+            fields -= _common(views, fields)
             fields.clamp_(-_REACH_PX, _REACH_PX)
     return fields.detach()
+
+
+def _common(views: Sequence[_View], fields: Float[Tensor, "C 3 g g"]) -> Float[Tensor, "3 g g"]:
+    """What brings all views nearer to one another and says nothing of where they disagree: that all become
+    smaller, or show all things nearer, by as much as they do on the mean."""
+    camera = views[0].camera
+    middle = torch.tensor([camera.width - 1, camera.height - 1]) / 2
+    moved = torch.cat(
+        [_interpolated(field, view.pixel, camera) for view, field in zip(views, fields, strict=True)]
+    )
+    away = torch.cat([view.pixel for view in views]) - middle
+    larger = (moved[:, :2] * away).sum() / away.square().sum().clamp_min(1e-9)
+    along = torch.linspace(-1, 1, _NODES)
+    right, down = middle[:, None] * along
+    nodes = torch.stack(torch.meshgrid(right, down, indexing="xy"))
+    return torch.cat([larger * nodes, moved[:, 2].mean().expand(1, _NODES, _NODES)])
 
 
 def _moved(view: _View, field: Float[Tensor, "3 g g"], pixel: float) -> Float[Tensor, "n 3"]:

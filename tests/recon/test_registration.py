@@ -68,6 +68,18 @@ def test_the_legs_come_to_stand_where_they_stand() -> None:
     assert overlap(together) > overlap(views) + 0.1
 
 
+def test_views_neither_swell_nor_shrink_together() -> None:
+    views = bent_apart(views_of(MeshField(trimesh.creation.box((1.0, 0.8, 0.6)))), 3.0)
+    together = registered(views, RegistrationConfig())
+    both = ((views.gbuffer.alpha > 0.5) & (together.gbuffer.alpha > 0.5))[..., 0]
+    assert views.gbuffer.depth is not None
+    assert together.gbuffer.depth is not None
+    nearer = (views.gbuffer.depth - together.gbuffer.depth)[both].mean()
+    # Measured 0.08 pixels and 0.002; 0.54 and 0.013 where what is common is not taken out.
+    assert abs(float(nearer) * 64) < 0.25
+    assert abs(float(together.gbuffer.alpha.sum() / views.gbuffer.alpha.sum()) - 1) < 0.006
+
+
 def test_views_that_agree_hardly_move() -> None:
     views = table()
     together = registered(views, RegistrationConfig())

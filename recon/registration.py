@@ -14,7 +14,8 @@ Both are as they are measured by `recon.consensus.disagreement_px`. Squared erro
 measure of Geman and McClure (1985), so that what a view draws that no other has pulls little; the fields are
 cubic interpolants of a coarse grid, held together by springs, and the whole is minimised by Adam; that all
 views become smaller together, or come nearer, is taken out of every step, since it would please the measure
-and say nothing of where they disagree. In the spirit of embedded deformation (Sumner, Schmid and Pauly, 2007), in the views instead of in space.
+and say nothing of where they disagree. In the spirit of embedded deformation (Sumner, Schmid and Pauly,
+2007), in the views instead of in space.
 """
 
 from __future__ import annotations

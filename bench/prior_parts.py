@@ -131,6 +131,10 @@ def autoencoder(bench: Bench) -> None:
         bench.rows.append(Row("autoencoder", f"{name} PSNR", value, len(props), "dB", bars.get(name)))
     found = metrics(a, b)
     bench.rows.append(Row("autoencoder", "alpha IoU", found["alpha_iou"], len(props), "", 0.985))
+    decided = found["alpha_iou_decided"]
+    bench.rows.append(
+        Row("autoencoder", "alpha IoU, pixels that are exactly half covered left out", decided, len(props))
+    )
     bench.rows.append(Row("autoencoder", "normals", found["normal_deg"], len(props), "degrees", 8.0, True))
     fixed = validation_images(bench.val, 64, bench.config.size_px)
     with torch.no_grad():

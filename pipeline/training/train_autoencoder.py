@@ -64,13 +64,17 @@ def reconstruction_loss(
     loss = loss + 4.0 * (weight * distance[:, HEIGHT]).sum()
     material = weight * known
     loss = loss + 0.5 * (material * (distance[:, METALLIC] + distance[:, ROUGHNESS])).sum()
-    coverage = (2.5 * distance[:, ALPHA] + 1.5 * distance[:, ALPHA].square()).mean()
+    coverage = (4.0 * distance[:, ALPHA] + 1.5 * distance[:, ALPHA].square()).mean()
     return loss + coverage / alpha.mean().clamp_min(0.02)
 
 
 def metrics(image: Float[Tensor, "n 10 H W"], target: Float[Tensor, "n 10 H W"]) -> dict[str, float]:
-    """Base colour PSNR, alpha IoU, mean normal error and mean height error, on covered pixels."""
-    cover = target[:, 3] > 0
+    """Base colour PSNR, alpha IoU, mean normal error and mean height error, on covered pixels.
+
+    Pixels exactly half covered count as not covered, and come out on either side of a half by chance:
+    `alpha_iou_decided` leaves them out.
+    """
+    cover, decided = target[:, 3] > 0, target[:, 3] != 0
     predicted = image[:, 3] > 0
     color = ((image[:, COLOR].clamp(-1, 1) - target[:, COLOR]) / 2).square().mean(1)[cover].mean()
     normal = F.normalize(image[:, NORMAL], dim=1)
@@ -78,6 +82,9 @@ def metrics(image: Float[Tensor, "n 10 H W"], target: Float[Tensor, "n 10 H W"])
     return {
         "base_color_psnr_db": float(-10 * torch.log10(color)),
         "alpha_iou": float((cover & predicted).sum() / (cover | predicted).sum()),
+        "alpha_iou_decided": float(
+            (cover & predicted & decided).sum() / ((cover | predicted) & decided).sum()
+        ),
         "normal_deg": float(torch.rad2deg(torch.acos(cosine)).mean()),
         "height": float((image[:, 7] - target[:, 7]).abs()[cover].mean()),
         "metallic": float((image[:, 8] - target[:, 8]).abs()[cover].mean() / 2),

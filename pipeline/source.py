@@ -44,6 +44,10 @@ class ViewModel(Protocol):
         """How well views fit the prompt's text, in [-1, 1]; None when the model cannot say."""
         ...
 
+    def pictured(self, prompt: Prompt, size_px: int) -> ViewSet | None:
+        """The prompt's pictures as views without light; None where there are none."""
+        ...
+
     def named(self, prompt: Prompt) -> str | None:
         """What the prompt's picture is taken for, where no text says it; None when the model is not sure."""
         ...

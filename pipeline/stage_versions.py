@@ -7,11 +7,11 @@ from typing import Literal
 StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "preview"]
 
 VERSIONS: dict[StageName, int] = {
-    "views": 20,
+    "views": 21,
     "field": 4,
     "surface": 11,
     "mesh": 4,
-    "texture": 6,
+    "texture": 7,
     "export": 5,
     "preview": 1,
 }

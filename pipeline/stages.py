@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 VIEWS_FILE = "views.safetensors"
 DRAWN_FILE = "drawn.safetensors"
 REGISTERED_FILE = "registered.safetensors"
+PICTURED_FILE = "pictured.safetensors"
+"""The prompt's pictures as views, where there are any."""
 TEXTURE_VIEWS_FILE = "texture_views.safetensors"
 """Of a reconstruction: the views in the pictures' own resolution, for surface and texture."""
 POSED_FILE = "posed.json"
@@ -100,10 +102,10 @@ def draw_views(
     progress: Progress = silent,
 ) -> None:
     """Writes `drawn.safetensors`, the best set that the model drew, `registered.safetensors`, its views bent
-    into one another, `views.safetensors`, the same with one geometry where they still contradict each other
-    (all `ViewSet`), and `views.json` (`DrawnViews`, of the views as drawn). `RefusedError` when the safety
-    policy refuses the prompt, or `screening` (default: the offline policy) the user's picture or what was
-    drawn; nothing is written then.
+    into one another, `views.safetensors`, the same with one geometry where they still contradict each other,
+    `pictured.safetensors`, the prompt's pictures as views, where it has any (all `ViewSet`), and `views.json`
+    (`DrawnViews`, of the views as drawn). `RefusedError` when the safety policy refuses the prompt, or
+    `screening` (default: the offline policy) the user's picture or what was drawn; nothing is written then.
     """
     from recon.consensus import harmonise
     from recon.registration import registered
@@ -120,6 +122,9 @@ def draw_views(
     views = best.views
     screenings.append(screen_pictures(screening, view_pictures(views), "views", prompt.text))
     views.save(out / DRAWN_FILE)
+    shown = network.pictured(prompt, config.size_px)
+    if shown is not None:
+        shown.save(out / PICTURED_FILE)
     progress(0.9, "finding the shape that the views agree on")
     together = registered(views, config.registration)
     together.save(out / REGISTERED_FILE)
@@ -408,6 +413,7 @@ def texture(
             # Drawn views do not agree to the pixel, and their colours are flat where they are not stained.
             rounds=config.rounds if posed else 0,
             flatten=0.0 if posed else config.flatten,
+            pictured=ViewSet.load(shown) if (shown := views_dir / PICTURED_FILE).is_file() else None,
             progress=part_of(progress, 0, share),
         )
         material = replace(material, emissive_srgb=emission(mesh, views, config))

@@ -34,6 +34,8 @@ from render.scene import Material, Mesh
 
 _CHANNELS = 5
 """Base colour, metallic, roughness."""
+_SURE = 0.25
+"""Weight from which a picture alone says what colour a place has."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,14 @@ def bake(
     *,
     rounds: int = 0,
     flatten: float = 0.0,
+    pictured: ViewSet | None = None,
     progress: Progress = silent,
 ) -> Material:
     """Base colour (sRGB), metallic and roughness maps of `mesh`, which must have UVs and normals.
 
     rounds: corrections by what the views show of the maps; only for views that agree within a pixel.
     flatten: see `BakeConfig.flatten`; for views that were drawn.
+    pictured: views without light of given pictures; the map has their colour where it faces them.
     """
     size = config.texture_size
     texels = texels_of(mesh, size)
@@ -121,6 +125,10 @@ def bake(
         progress(0.7, "flattening")
         flat = _flat(evidence, positions, normals, values, weights, config)
         values = values + np.float32(flatten) * (flat - values)
+    if pictured is not None:
+        shown, sure = gather(mesh, positions, normals, pictured, config)
+        share = np.clip(sure / _SURE, 0, 1)[:, None]
+        values[:, :3] += share * (shown[:, :3] - values[:, :3])
     image = np.zeros((size, size, _CHANNELS), np.float32)
     image[chosen] = values
     if rounds:

@@ -136,6 +136,9 @@ class BarrelPipeline:
     def named(self, prompt: Prompt) -> str | None:
         return self.takes_pictures_for if prompt.pictures and not prompt.text else None
 
+    def pictured(self, prompt: Prompt, size_px: int) -> ViewSet | None:
+        return None
+
     def looks_like(self, views: ViewSet) -> tuple[str, ...]:
         return ("barrel",)
 

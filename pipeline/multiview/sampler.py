@@ -164,6 +164,12 @@ class ViewSampler:
         latents = self.lifter.latents(tokens)
         return Lifted(latents, rays, tokens, features, framing, azimuth_deg, shown)
 
+    def pictured(self, prompt: Prompt, size_px: int) -> ViewSet | None:
+        """The prompt's pictures as views without light (`pipeline.multiview.pictured`)."""
+        from pipeline.multiview.pictured import pictured
+
+        return pictured(self, prompt, size_px)
+
     @torch.no_grad()
     def volume_latents(self, lifted: Sequence[Lifted], cameras: Cameras) -> Float[Tensor, "v c h w"] | None:
         """Latents of views of the volume that pictures are taken for; None without pictures or such a

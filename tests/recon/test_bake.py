@@ -14,7 +14,7 @@ from recon.texels import pull_push, texels_of
 from recon.uv import unwrap
 from render.cameras import orbit_cameras
 from render.errors import InputError
-from render.gbuffer import ViewSet
+from render.gbuffer import GBuffer, ViewSet
 from render.rasterize import rasterize
 from render.scene import Material, Mesh
 from tests.recon.mesh_field import MeshField, as_mesh, known_color, views_of
@@ -101,6 +101,24 @@ def test_metallic_and_roughness_follow_their_views() -> None:
     assert metallic[points[:, 1] < -0.1].max() < 0.1
     rough = material.roughness[texels.face >= 0]
     assert np.abs(rough - known_color(points)[:, 0]).mean() < 0.02
+
+
+def test_a_picture_colours_what_faces_it_and_nothing_else() -> None:
+    field = MeshField(SHAPES["ball"])
+    mesh = unwrap(as_mesh(SHAPES["ball"]), SIZE)
+    views, config = views_of(field), BakeConfig(texture_size=SIZE)
+    front = views.gbuffer[0]
+    green = front.alpha * torch.tensor([0.0, 1.0, 0.0])
+    picture = ViewSet(views.cameras[0], GBuffer(alpha=front.alpha, base_color_srgb=green))
+    with_it, without = bake(mesh, views, field, config, pictured=picture), bake(mesh, views, field, config)
+    texels = texels_of(mesh, SIZE)
+    points = texels.interpolate(mesh.vertices, mesh.faces)
+    facing = points @ views.cameras.c2w[0, :3, 2].numpy() / np.linalg.norm(points, axis=1)
+    chosen = texels.face >= 0
+    found, before = with_it.base_color_srgb[chosen], without.base_color_srgb[chosen]
+    assert np.abs(found[facing > 0.9] - (0, 1, 0)).max() < 0.02
+    assert np.abs(found[facing < 0.2] - before[facing < 0.2]).max() < 0.02
+    assert np.array_equal(with_it.metallic, without.metallic)
 
 
 def test_what_no_view_sees_is_filled_from_the_field_then_from_neighbours() -> None:

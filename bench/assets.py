@@ -126,13 +126,7 @@ def make(prompt: Prompt, preset: Preset, views: Path, out: Path, model: ModelSou
         folder.mkdir(parents=True, exist_ok=True)
     fit_field(folders["field"], views, prompt, preset.seeds, preset.fit, preset.distillation,
               preset.views.guidance_for(prompt), 0, model)  # fmt: skip
-    surface(
-        folders["surface"],
-        views,
-        folders["field"],
-        preset.surface,
-        of_picture=prompt.image is not None,
-    )
+    surface(folders["surface"], views, folders["field"], preset.surface)
     mesh(folders["mesh"], views, folders["surface"], preset.mesh, preset.bake.texture_size)
     texture(folders["texture"], views, folders["field"], folders["mesh"], preset.bake)
     found = load_mesh(folders["mesh"] / MESH_FILE)

@@ -107,15 +107,10 @@ class Runner:
         self.model.drop()
         surface = self.stage(
             "surface",
-            {"surface": plain(preset.surface), "of_picture": prompt.image is not None},
+            {"surface": plain(preset.surface)},
             [views, fitted],
             lambda out, progress: stages.surface(
-                out,
-                views.directory,
-                fitted.directory,
-                preset.surface,
-                of_picture=prompt.image is not None,
-                progress=progress,
+                out, views.directory, fitted.directory, preset.surface, progress=progress
             ),
         )
         mesh = self.stage(

@@ -275,16 +275,9 @@ def fit_field(
 
 
 def surface(
-    out: Path,
-    views_dir: Path,
-    field_dir: Path,
-    config: SurfaceConfig,
-    *,
-    of_picture: bool = False,
-    progress: Progress = silent,
+    out: Path, views_dir: Path, field_dir: Path, config: SurfaceConfig, *, progress: Progress = silent
 ) -> None:
-    """Writes `mesh.safetensors`: the dense surface. of_picture: the views were drawn of a picture, and so
-    begun from one volume (`pipeline.multiview.volume_views`)."""
+    """Writes `mesh.safetensors`: the dense surface."""
     from pipeline.posed_views import sized
     from recon.bending import bent
     from recon.crisp import crisp
@@ -323,8 +316,8 @@ def surface(
             dense = crisp(dense, drawn, config.crisp)
             progress(1.0, "fitting outlines")
             dense = fit_outlines(dense, drawn, local=slender_places(dense, drawn.cameras))
-            if of_picture:
-                # Views of texts bend each by itself, and what follows them gets worse (docs/benchmarks.md).
+            if (views_dir / PICTURED_FILE).is_file():
+                # Begun from one volume. Views of texts bend each by itself (docs/benchmarks.md).
                 dense = bent(dense, ViewSet.load(views_dir / DRAWN_FILE))
         save_mesh(dense, out / MESH_FILE)
 

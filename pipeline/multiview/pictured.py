@@ -20,6 +20,7 @@ from pipeline.prompt import Prompt
 from render.cameras import orbit_cameras
 from render.conventions import linear_to_srgb, srgb_to_linear
 from render.gbuffer import GBuffer, ViewSet
+from render.harmonics import harmonics
 
 _FINE = 2
 """Pixels of the picture, a side, for one of a drawn view."""
@@ -74,9 +75,10 @@ def _without_light(
     both = (alpha > 0.5) & (lifted[:1] > 0.5)
     if not bool(both.any()):
         return color
-    turned = _harmonics(F.normalize(lifted[4:], dim=0, eps=1e-3))
+    normals = F.normalize(lifted[4:], dim=0, eps=1e-3).permute(1, 2, 0).numpy()
+    turned = torch.from_numpy(harmonics(normals.reshape(-1, 3), 2)).float().T.reshape(-1, *bright.shape[1:])
     rows = (turned * wanted)[:, both[0]].T
-    firm = 1e-3 * len(rows) * torch.eye(9) * float(wanted[both].square().mean())
+    firm = 1e-3 * len(rows) * torch.eye(len(turned)) * float(wanted[both].square().mean())
     share = torch.linalg.solve(rows.T @ rows + firm, rows.T @ bright[both])
     light = torch.where(both, torch.einsum("k,khw->hw", share, turned)[None], torch.ones(1))
     light = light.clamp(_LEAST, _MOST)
@@ -95,9 +97,3 @@ def _without_light(
 
 def _luminance(linear: Float[Tensor, "3 s s"]) -> Float[Tensor, "1 s s"]:
     return torch.einsum("chw,c->hw", linear, torch.tensor(_LUMINANCE))[None]
-
-
-def _harmonics(n: Float[Tensor, "3 s s"]) -> Float[Tensor, "9 s s"]:
-    """Up to a factor each."""
-    x, y, z = n
-    return torch.stack([torch.ones_like(x), x, y, z, x * y, y * z, x * z, x * x - y * y, 3 * z * z - 1])

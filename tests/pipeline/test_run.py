@@ -53,7 +53,7 @@ class Fakes:
         (out / stages.FIELD_FILE).write_text((views / stages.VIEWS_FILE).read_text())
         (out / "fit.json").write_text("{}")
 
-    def surface(self, out: Path, views: Path, field: Path, config: Any, **given: Any) -> None:
+    def surface(self, out: Path, views: Path, field: Path, config: Any, *, progress: Any) -> None:
         self.call("surface")
         (out / stages.MESH_FILE).write_text((field / stages.FIELD_FILE).read_text())
 

@@ -82,10 +82,10 @@ def finish(
     if stages.LIGHT_FILE in outputs["texture"].hashes:
         light = json.loads((outputs["texture"] / stages.LIGHT_FILE).read_text(encoding="utf-8"))
         report = replace(report, light=light)
-    lost = stages.lost_of(outputs["mesh"])
+    lost = stages.told_of(outputs["mesh"], stages.LOST_FILE) or {"warning": None}
     if line := lost.pop("warning"):
         report = replace(report, warnings=(*report.warnings, line))
-    symmetry = stages.symmetry_of(outputs["mesh"])
+    symmetry = stages.told_of(outputs["mesh"], stages.SYMMETRY_FILE)
     if symmetry is not None and (line := symmetry.pop("warning")):
         report = replace(report, warnings=(*report.warnings, line))
     report = replace(report, lost=lost, symmetry=symmetry)

@@ -126,7 +126,8 @@ class Runner:
                 progress=progress,
             ),
         )
-        for told in (stages.lost_of(mesh), stages.symmetry_of(mesh)):
+        for name in (stages.LOST_FILE, stages.SYMMETRY_FILE):
+            told = stages.told_of(mesh, name)
             if told is not None and told["warning"]:
                 self.observer.warning(told["warning"])
         texture = self.stage(

@@ -357,19 +357,11 @@ def mesh(
     (out / LOST_FILE).write_text(json.dumps(plain(told), indent=1), encoding="utf-8")
 
 
-def lost_of(mesh: StageOutput) -> dict[str, Any]:
-    """What `mesh` wrote of what was lost; nothing but an empty warning where it wrote none."""
-    if LOST_FILE not in mesh.hashes:
-        return {"warning": None}
-    found: dict[str, Any] = json.loads((mesh / LOST_FILE).read_text(encoding="utf-8"))
-    return found
-
-
-def symmetry_of(mesh: StageOutput) -> dict[str, Any] | None:
-    """What `mesh` wrote of symmetry; None where it was not asked for."""
-    if SYMMETRY_FILE not in mesh.hashes:
-        return None
-    found: dict[str, Any] = json.loads((mesh / SYMMETRY_FILE).read_text(encoding="utf-8"))
+def told_of(mesh: StageOutput, name: str) -> dict[str, Any] | None:
+    """What `mesh` wrote of losses or of symmetry (`LOST_FILE`, `SYMMETRY_FILE`); None where it did not."""
+    found: dict[str, Any] | None = None
+    if name in mesh.hashes:
+        found = json.loads((mesh / name).read_text(encoding="utf-8"))
     return found
 
 

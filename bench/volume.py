@@ -22,7 +22,8 @@ from bench.assets import LIMIT, SIZE, f_score, truth_of
 from pipeline.multiview.lifter_network import Framing
 from pipeline.multiview.sampler import load
 from pipeline.multiview.volume import PictureVolume
-from pipeline.multiview.volume_network import CELLS, Volume, as_shown
+from pipeline.multiview.volume_network import CELLS, Volume
+from pipeline.multiview.volume_outline import as_shown
 from pipeline.multiview.volume_views import LEVEL
 from pipeline.prompt import Prompt
 from pipeline.training.props import in_unit_ball, is_asked_for, load_props

@@ -45,7 +45,7 @@ class ViewModel(Protocol):
         ...
 
     def pictured(self, prompt: Prompt, size_px: int) -> ViewSet | None:
-        """The prompt's pictures as views without light; None where there are none."""
+        """The prompt's pictures as views with their light; None where there are none."""
         ...
 
     def named(self, prompt: Prompt) -> str | None:

@@ -7,11 +7,11 @@ from typing import Literal
 StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "preview"]
 
 VERSIONS: dict[StageName, int] = {
-    "views": 21,
+    "views": 22,
     "field": 4,
-    "surface": 11,
+    "surface": 12,
     "mesh": 4,
-    "texture": 7,
+    "texture": 8,
     "export": 5,
     "preview": 1,
 }

@@ -24,6 +24,7 @@ from recon.field import Renderable
 from recon.fusion import survey_cameras
 from recon.gathering import Evidence, evidence_of, gathered
 from recon.palette import flattened, memberships, palette_of, strange
+from recon.picture_colors import without_light
 from recon.retouch import retouched
 from recon.texels import pull_push, texels_of
 from recon.topology import face_vectors
@@ -93,7 +94,7 @@ def bake(
 
     rounds: corrections by what the views show of the maps; only for views that agree within a pixel.
     flatten: see `BakeConfig.flatten`; for views that were drawn.
-    pictured: views without light of given pictures; the map has their colour where it faces them.
+    pictured: given pictures as views; the map has their colour, without its light, where it faces them.
     """
     size = config.texture_size
     texels = texels_of(mesh, size)
@@ -125,12 +126,15 @@ def bake(
         progress(0.7, "flattening")
         flat = _flat(evidence, positions, normals, values, weights, config)
         values = values + np.float32(flatten) * (flat - values)
-    if pictured is not None:
-        shown, sure = gather(mesh, positions, normals, pictured, config)
-        share = np.clip(sure / _SURE, 0, 1)[:, None]
-        values[:, :3] += share * (shown[:, :3] - values[:, :3])
     image = np.zeros((size, size, _CHANNELS), np.float32)
     image[chosen] = values
+    if pictured is not None:
+        progress(0.8, "taking colours from the picture")
+        unlit = without_light(pictured, mesh, pull_push(image, chosen)[..., :3])
+        shown, sure = gather(mesh, positions, normals, unlit, config)
+        share = np.clip(sure / _SURE, 0, 1)[:, None]
+        values[:, :3] += share * (shown[:, :3] - values[:, :3])
+        image[chosen] = values
     if rounds:
         progress(0.7, "correcting by the views")
         image = retouched(mesh, image, chosen, views.cameras, evidence.channels, evidence.confidence, rounds)

@@ -8,7 +8,9 @@ squares over what all views ask:
 
 * the mesh's outline in each view lies on the view's, and the view's on the mesh's (both ways, so that a tip
   reaches as far as its picture);
-* where both show surface, the mesh lies at the view's depth.
+* where both show surface, the mesh lies at the view's depth;
+* the whole fills the unit ball: it touches it, and its bounding box has its middle there. So the model's
+  objects are made, and what is lost of a tip, or drawn on one side only, would scale and shift the rest.
 
 Squared errors are taken by the measure of Geman and McClure (1985): what one view shows and the mesh lacks
 altogether pulls little.
@@ -52,6 +54,12 @@ _LEAST_ACROSS = 0.3
 """Of a normal, the share across a view from which it tells of the outline, or along it, of the depth."""
 _EVERY = 2
 """Pixels between those whose depth counts."""
+_BALL = 0.1
+"""Weight of the unit ball, and of the box's middle along each axis."""
+_FAR = 0.1
+"""What lacks or sticks out by more, in world units, counts less and less."""
+_OUTERMOST, _END = 0.06, 0.03
+"""What lies so near to the farthest point, or to an end of the box, moves with it."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +126,11 @@ def bent(mesh: Mesh, views: ViewSet) -> Mesh:
     shares, firm = lattice.shares(start), sparse.block_diag([lattice.stiffness()] * 3, "csr")
     field, vertices = np.zeros(3 * _NODES**3), start
     for _ in range(_ROUNDS):
-        asked = [*_of_outlines(vertices, faces, seen, views.cameras), *_of_depths(vertices, faces, views)]
+        asked = [
+            *_of_outlines(vertices, faces, seen, views.cameras),
+            *_of_depths(vertices, faces, views),
+            *_of_ball(vertices),
+        ]
         field = field + _answer(asked, lattice, firm, field)
         vertices = start + shares @ field.reshape(3, -1).T
     found = vertices.astype(np.float32)
@@ -206,6 +218,29 @@ def _of_depths(
     at, along, by = (np.concatenate(parts) for parts in zip(*rows, strict=True))
     soft = _DEPTH_PX * pixel_size(cameras)
     yield _Asked(at, along, by, 1 / (1 + (by / soft) ** 2) ** 2 / max(len(by), 1))
+
+
+def _of_ball(vertices: Float[np.ndarray, "V 3"]) -> Iterator[_Asked]:
+    """What the unit ball asks."""
+    radius = np.linalg.norm(vertices, axis=1)
+    farthest = float(radius.max())
+    yield _together(
+        vertices, radius > farthest - _OUTERMOST, vertices / np.maximum(radius, 1e-9)[:, None], 1 - farthest
+    )
+    low, high = vertices.min(0), vertices.max(0)
+    for axis, along in enumerate(np.eye(3)):
+        middle = float(low[axis] + high[axis]) / 2
+        for end in (vertices[:, axis] < low[axis] + _END, vertices[:, axis] > high[axis] - _END):
+            yield _together(vertices, end, np.broadcast_to(along, vertices.shape), -middle)
+
+
+def _together(
+    vertices: Float[np.ndarray, "V 3"], which: np.ndarray, along: Float[np.ndarray, "V 3"], by: float
+) -> _Asked:
+    """That some vertices move alike, which together count for `_BALL`."""
+    count = int(which.sum())
+    weight = _BALL / (1 + (by / _FAR) ** 2) / count
+    return _Asked(vertices[which], along[which], np.full(count, by), np.full(count, weight))
 
 
 def _on(

@@ -32,7 +32,8 @@ from pipeline.multiview.lifter_network import Features, Framing, LifterNetwork, 
 from pipeline.multiview.schedule import FlowSchedule
 from pipeline.multiview.text import TextEncoder
 from pipeline.multiview.transformer_network import PATCH, TransformerNetwork, ray_features
-from pipeline.multiview.volume_network import CELLS, VolumeNetwork, as_shown, together, turned
+from pipeline.multiview.volume_network import CELLS, VolumeNetwork, together, turned
+from pipeline.multiview.volume_outline import as_shown
 from pipeline.prompt import Prompt
 from render.cameras import Cameras, orbit_cameras
 from render.errors import InputError
@@ -165,7 +166,7 @@ class ViewSampler:
         return Lifted(latents, rays, tokens, features, framing, azimuth_deg, shown)
 
     def pictured(self, prompt: Prompt, size_px: int) -> ViewSet | None:
-        """The prompt's pictures as views without light (`pipeline.multiview.pictured`)."""
+        """The prompt's pictures as views (`pipeline.multiview.pictured`)."""
         from pipeline.multiview.pictured import pictured
 
         return pictured(self, prompt, size_px)

@@ -37,8 +37,6 @@ _TOKEN_SCALE = 0.3
 _DROPOUT = 0.1
 """Share of what was read that training leaves out: the lifter knows the objects that it learned from better
 than any other."""
-_SOMEWHERE = 0.65
-"""Probability of the likeliest cell of a ray that is known to pass something."""
 _NEAREST = 6.0
 """How much more a place of a volume looks as the picture shows it that was taken from nearest."""
 _SURE = 1.2
@@ -92,21 +90,6 @@ def together(found: Sequence[Volume], azimuths_deg: Sequence[float]) -> Volume:
     weight = (_NEAREST * (x * angles.sin() + z * angles.cos())).softmax(0)
     surface = torch.stack([one.surface for one in found])
     return Volume(occupancy, (weight[:, None, None] * surface).sum(0))
-
-
-def as_shown(found: Volume, shown: Float[Tensor, "b n n"], elevation_rad: Float[Tensor, " b"]) -> Volume:
-    """Volumes, knowing where views from azimuth 0, at elevations, show them: nothing is beside the outline,
-    and within it something is on every ray, where it was likeliest."""
-    probability = found.occupancy.sigmoid()
-    x, y, z = cell_centers(CELLS).to(probability).expand(len(probability), -1, -1, -1, -1).unbind(-1)
-    cosine, sine = (f(elevation_rad.to(probability))[:, None, None, None] for f in (torch.cos, torch.sin))
-    # The same grid as places of the view: z is height towards it, y up in it.
-    along = torch.stack([x, y * cosine + z * sine, z * cosine - y * sine], -1)
-    greatest = F.grid_sample(probability[:, None], along, align_corners=False).amax(2).clamp_min(1e-3)
-    times = (_SOMEWHERE / greatest).clamp_min(1) * (shown.flip(1)[:, None] > 0.5)
-    across = torch.stack([x, y * cosine - z * sine], -1)
-    times = F.grid_sample(times, across.flatten(1, 2), align_corners=False).view_as(probability)
-    return Volume(torch.logit(probability * times, eps=1e-4), found.surface)
 
 
 class VolumeNetwork(nn.Module):

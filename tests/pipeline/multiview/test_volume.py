@@ -15,7 +15,6 @@ from pipeline.multiview.volume_network import (
     CELLS,
     SURFACE_CELLS,
     Volume,
-    as_shown,
     cell_centers,
     together,
     turned,
@@ -61,16 +60,6 @@ def network() -> PictureVolume:
 def whole(targets: VolumeTargets) -> Volume:
     """What is sure of objects."""
     return Volume(targets.occupied * 20 - 10, targets.surface)
-
-
-def outline(occupied: torch.Tensor, elevation_rad: float) -> torch.Tensor:
-    """Which columns of a view from azimuth 0 show an object; rows go down."""
-    x, y, z = cell_centers(CELLS)[occupied > 0].unbind(-1)
-    up = y * np.cos(elevation_rad) - z * np.sin(elevation_rad)
-    shown = torch.zeros(1, CELLS, CELLS)
-    row, column = (1 - up) * CELLS / 2, (x + 1) * CELLS / 2
-    shown[0, row.long().clamp(0, CELLS - 1), column.long()] = 1
-    return shown
 
 
 def test_an_object_is_carved_where_it_is() -> None:
@@ -123,34 +112,6 @@ def test_views_of_a_volume_are_those_of_the_object() -> None:
     nothing = volume_views(Volume(volume.occupancy * 0 - 10, volume.surface), cameras)
     assert (nothing[:, 3] == -1).all()
     assert not nothing[:, :3].any()
-
-
-def test_what_is_shown_is_there() -> None:
-    """Thin things may be likely nowhere; the view that shows them knows better, and what lies beside."""
-    targets = volume_targets(carved(mushroom_prop(1)), [0.0])
-    there, elevation = targets.occupied > 0, torch.tensor([0.3])
-    shown = outline(targets.occupied[0], 0.3)
-    doubtful = Volume(torch.where(there, -2.2, -3.0), targets.surface)  # a tenth, and half of it elsewhere
-    camera = cameras_of([Pose(0.0, float(np.rad2deg(0.3)))], CELLS)
-    assert not (volume_views(doubtful, camera)[:, 3] > 0).any()
-    found = as_shown(doubtful, shown, elevation)
-    drawn = volume_views(found, camera)[:, 3] > 0
-    assert (drawn & (shown > 0)).sum() / (drawn | (shown > 0)).sum() > 0.85
-    # The likeliest cells remain so, but for the outline's.
-    likely = found.occupancy[there] > 0
-    assert likely.float().mean() > 0.9
-    # Half of what is shown is half of what is there: rows of a view go down.
-    half = shown.clone()
-    half[:, : CELLS // 2] = 0
-    _, y, z = cell_centers(CELLS).unbind(-1)
-    up = (y * np.cos(0.3) - z * np.sin(0.3))[None]
-    left = as_shown(whole(targets), half, elevation).occupancy > 0
-    assert not (left & (up > 0.05)).any()
-    low = there & (up < -0.05)
-    assert (left & low).sum() / low.sum() > 0.95
-    # What is certain is left as it is.
-    same = as_shown(whole(targets), shown, elevation).occupancy[there] > 0
-    assert same.float().mean() > 0.98
 
 
 def test_volumes_of_several_pictures_are_one() -> None:

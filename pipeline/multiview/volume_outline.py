@@ -24,16 +24,12 @@ def as_shown(found: Volume, shown: Float[Tensor, "b n n"], elevation_rad: Float[
     """Volumes, knowing where views from azimuth 0, at about these elevations, show them: nothing is beside
     the outline, and within it something is on every ray, where it was likeliest."""
     probability = found.occupancy.sigmoid()
-    elevation, inside = zip(
-        *(
-            _framed_again(*one)
-            for one in zip(probability, shown.to(probability).flip(1), elevation_rad, strict=True)
-        ),
-        strict=True,
-    )
-    turn = torch.stack(elevation)
+    covered = shown.to(probability).flip(1)
+    framed = [_framed_again(*one) for one in zip(probability, covered, elevation_rad, strict=True)]
+    turn = torch.stack([elevation for elevation, _ in framed])
+    inside = torch.stack([mask for _, mask in framed]) > 0.5
     greatest = _silhouettes(probability, turn).clamp_min(1e-3)
-    times = (_SOMEWHERE / greatest).clamp_min(1) * (torch.stack(inside) > 0.5)
+    times = (_SOMEWHERE / greatest).clamp_min(1) * inside
     x, y, z = cell_centers(CELLS).to(probability).unbind(-1)
     cosine, sine = (f(turn)[:, None, None, None] for f in (torch.cos, torch.sin))
     across = torch.stack([x.expand(len(turn), -1, -1, -1), y * cosine - z * sine], -1)

@@ -58,7 +58,7 @@ def without_light(pictures: ViewSet, mesh: Mesh, base_color_srgb: Float[np.ndarr
 
 def _from_where(cameras: Cameras, alpha: Float[Tensor, "C s s 1"], mesh: Mesh) -> Cameras:
     """The cameras near the guesses from which the mesh is what the pictures cover."""
-    found = []
+    azimuths, elevations_deg, intrinsics = [], [], []
     for c2w, covered in zip(cameras.c2w, alpha, strict=True):
         back = c2w[:3, 2]
         azimuth = float(torch.rad2deg(torch.atan2(back[0], back[2])))
@@ -68,15 +68,13 @@ def _from_where(cameras: Cameras, alpha: Float[Tensor, "C s s 1"], mesh: Mesh) -
         size = (_PLACING_PX, _PLACING_PX)
         small = F.interpolate(covered.permute(2, 0, 1)[None], size, mode="area")[0, 0]
         place = placed(small.flip(0), torch.where(shown.flip(1), _SHOWN, -_SHOWN))
-        camera = orbit_cameras([azimuth], [turns[place.elevation]], cameras.width)
-        fx, fy, cx, cy = camera.intrinsics[0]
-        moved = torch.stack([fx * place.zoom, fy * place.zoom, cx + fx * place.right, cy - fy * place.up])
-        found.append(replace(camera, intrinsics=moved[None]))
-    return replace(
-        found[0],
-        c2w=torch.cat([camera.c2w for camera in found]),
-        intrinsics=torch.cat([camera.intrinsics for camera in found]),
-    )
+        azimuths.append(azimuth)
+        elevations_deg.append(turns[place.elevation])
+        half = cameras.width / 2
+        scale = half * place.zoom
+        intrinsics.append([scale, scale, half * (1 + place.right), half * (1 - place.up)])
+    found = orbit_cameras(azimuths, elevations_deg, cameras.width)
+    return replace(found, intrinsics=torch.tensor(intrinsics))
 
 
 def _unlit(

@@ -1,7 +1,10 @@
 """Z-buffer rasterisation of triangles into visibility buffers, in numba.
 
 In: triangles and cameras. Out: per pixel the nearest triangle, its barycentric
-coordinates (perspective-correct) and its depth. Two-sided: no face is culled.
+coordinates (perspective-correct) and its depth. Two-sided: no face is culled, but
+of two at the same depth, one towards the camera hides one that faces away: game
+meshes often give a shell an inside as a copy of its faces turned round, in another
+colour.
 Where a material has an opacity map, texels below 0.5 let what lies behind through.
 For the low-polygon meshes of this project it takes a third of the time of casting
 a ray per pixel with Open3D (40 training meshes, 256 pixels, one core: 1.9 against
@@ -23,6 +26,9 @@ from render.cameras import Cameras
 from render.textures import sample_map
 
 _NEAR = 1e-3
+
+_TIE = 2e-5
+"""Share of the depth within which two surfaces lie at the same depth."""
 
 _BANDS = 4
 """Rows of one image are shared between threads in this many bands; every pixel belongs to one band, so
@@ -87,6 +93,8 @@ def _rasterize(
         xs = np.empty(n_vertices, np.float32)
         ys = np.empty(n_vertices, np.float32)
         zs = np.empty(n_vertices, np.float32)
+        # Whether the nearest surface so far is turned towards the camera.
+        towards_out = np.zeros((end_row - first_row, width), np.bool_)
         for v in range(n_vertices):
             px, py, pz = vertices[v, 0], vertices[v, 1], vertices[v, 2]
             x = m[0, 0] * px + m[0, 1] * py + m[0, 2] * pz + m[0, 3]
@@ -108,6 +116,7 @@ def _rasterize(
             if area == 0.0:
                 continue
             inverse_area = np.float32(1.0) / area
+            towards = area < 0.0  # counterclockwise, as rows run downwards
             left = max(0, int(np.ceil(min(x0, x1, x2) - 0.5)))
             right = min(width - 1, int(np.floor(max(x0, x1, x2) - 0.5)))
             top = max(first_row, int(np.ceil(min(y0, y1, y2) - 0.5)))
@@ -129,7 +138,12 @@ def _rasterize(
                         b0, b1, b2 = b0 * z, b1 * z, b2 * z
                     else:
                         z = b0 * z0 + b1 * z1 + b2 * z2
-                    if face_out[c, row, column] < 0 or z < depth_out[c, row, column]:
+                    nearest = depth_out[c, row, column]
+                    if towards and not towards_out[row - first_row, column]:
+                        nearest *= np.float32(1.0 + _TIE)
+                    elif towards_out[row - first_row, column] and not towards:
+                        nearest *= np.float32(1.0 - _TIE)
+                    if face_out[c, row, column] < 0 or z < nearest:
                         if cut >= 0:
                             uvs = cutouts.uvs
                             u = b0 * uvs[i0, 0] + b1 * uvs[i1, 0] + b2 * uvs[i2, 0]
@@ -139,6 +153,7 @@ def _rasterize(
                             if opacity[0] < _CUT:
                                 continue
                         face_out[c, row, column] = f
+                        towards_out[row - first_row, column] = towards
                         depth_out[c, row, column] = z
                         barycentric_out[c, row, column, 0] = b0
                         barycentric_out[c, row, column, 1] = b1

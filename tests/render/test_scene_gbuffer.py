@@ -154,6 +154,21 @@ def test_cut_out_texels_show_what_lies_behind():
     assert (got.alpha[0, 10:54, 10:54] == 1).all()
 
 
+@pytest.mark.parametrize("turned_first", [False, True])
+def test_a_sheet_with_two_sides_shows_the_one_that_faces_the_camera(turned_first: bool):
+    ball = trimesh.creation.icosphere(subdivisions=2, radius=0.8)
+    outside = Part(mesh_of(ball, smooth=False), constant((1.0, 0.0, 0.0)))
+    # The same places, from other corners on: their depths are rounded otherwise.
+    ball.faces = ball.faces[:, [1, 0, 2]]
+    inside = Part(mesh_of(ball, smooth=False), constant((0.0, 0.0, 1.0)))
+    parts = (inside, outside) if turned_first else (outside, inside)
+    for fov_deg in (None, 40.0):
+        cameras = orbit_cameras([10.0, 130.0, 250.0], [20.0, -35.0, 70.0], 96, fov_deg=fov_deg)
+        got = gbuffer_of(Scene(parts), cameras)
+        assert got.base_color_srgb is not None
+        assert got.base_color_srgb[got.alpha[..., 0] > 0][:, 2].max() == 0
+
+
 def test_vertex_colours_multiply_and_parts_share_a_material():
     material = constant((1, 1, 1))
     left, right = quad(0.3), quad(0.3)

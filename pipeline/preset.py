@@ -110,8 +110,9 @@ class MeshConfig:
 
     polycount: int = 6_000
     """Most triangles."""
-    symmetrise: bool = False
-    """Bring left and right, or front and back, together where they nearly are equal (`recon.symmetry`)."""
+    symmetrise: bool | None = None
+    """Bring left and right, or front and back, together where they nearly are equal (`recon.symmetry`), and
+    say so where they are not. None: of what is drawn from a text alone, without a word."""
 
     def __post_init__(self) -> None:
         _check("polycount", self.polycount, *POLYCOUNTS)

@@ -10,7 +10,7 @@ VERSIONS: dict[StageName, int] = {
     "views": 22,
     "field": 4,
     "surface": 12,
-    "mesh": 4,
+    "mesh": 5,
     "texture": 8,
     "export": 5,
     "preview": 1,

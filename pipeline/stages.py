@@ -333,21 +333,25 @@ def mesh(
 ) -> None:
     """Writes `mesh.safetensors`: at most `polycount` triangles, with normals and UVs; and `lost.json`
     (`recon.lost.Lost`): what of the views is not in it, and the line that says so to the user. Where symmetry
-    is asked for, also `symmetry.json` (`recon.symmetry.Symmetry`, and a line likewise) and the symmetric
-    surface, `dense.safetensors`."""
+    is asked for, or nearly there in what a text alone describes, also `symmetry.json`
+    (`recon.symmetry.Symmetry`, and a line likewise) and the symmetric surface, `dense.safetensors`."""
     from recon.lost import lost
     from recon.simplify import simplify
     from recon.uv import unwrap
 
     dense = load_mesh(surface_dir / MESH_FILE)
-    if config.symmetrise:
-        from recon.symmetry import symmetrised
+    shown = any((views_dir / name).is_file() for name in (POSED_FILE, PICTURED_FILE))
+    if config.symmetrise or (config.symmetrise is None and not shown):
+        from recon.symmetry import DRAWN_FARTHEST, symmetrised
 
         progress(0.0, "symmetrising")
-        dense, symmetry = symmetrised(dense)
-        save_mesh(dense, out / DENSE_FILE)
-        said = {"warning": symmetry.warning()} | dict(vars(symmetry))
-        (out / SYMMETRY_FILE).write_text(json.dumps(plain(said), indent=1), encoding="utf-8")
+        dense, symmetry = (
+            symmetrised(dense) if config.symmetrise else symmetrised(dense, farthest=DRAWN_FARTHEST)
+        )
+        if config.symmetrise or symmetry.done:
+            save_mesh(dense, out / DENSE_FILE)
+            said = {"warning": symmetry.warning()} | dict(vars(symmetry))
+            (out / SYMMETRY_FILE).write_text(json.dumps(plain(said), indent=1), encoding="utf-8")
     progress(0.1, "decimating")
     simple = simplify(dense, config.polycount)
     progress(0.4, "unwrapping")

@@ -1,8 +1,11 @@
 """Mirror symmetry: how nearly an object has it, and a mesh brought nearer to it.
 
 In: a mesh that stands upright (+Y up). Out: the same faces, with every vertex between where it was and the
-mirror image of the other side. The mirror stands in the middle of the box, across x (left and right) or z
-(front and back). Which of the two, and whether at all, the mesh tells.
+mirror image of the other side. First parts move as wholes, towards the closest part of the image that faces
+the same way (closest points, Besl and McKay, 1992), so that a leg whose image stands beside it stays as thick
+as it was; then each vertex by itself. The mirror stands in the middle of the box, across x (left and right)
+or z (front and back). Which of the two, and whether at all, the mesh tells: left and right, as things have a
+front more often than a side, unless front and back are more than twice as alike.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.sparse as sparse
 from jaxtyping import Float
+from scipy.spatial import cKDTree
 
 from recon.projection import raycasting_scene
 from recon.topology import used_only, vertex_normals
@@ -18,7 +23,21 @@ from render.scene import Mesh
 
 TOLERANCE = 0.02
 """Most `asymmetry` of what counts as nearly symmetric."""
+DRAWN_FARTHEST = 0.05
+"""Of what is drawn from a text 99 of 100 vertices are no farther from the mirror image than this where it is
+taken for symmetric. Drawn askew, chairs and lamps stay below 0.045; of the `val` objects 58 % are symmetric
+to 0.001 on average, and what has a branch or a mill wheel on one side is mostly above."""
+_EXACT = 1e-5
+"""`asymmetry` of what is symmetric as it is."""
+_SMOOTHINGS = (40, 20, 10, 5)
+"""Of each of the first rounds, how often vertices go the mean of their neighbours' ways: parts move as
+wholes, each to the part that faces as it does."""
 _ROUNDS = 3
+"""After those, each vertex by itself, to the closest point whichever way that faces."""
+_FACING = 0.2
+"""What opposite normals count as, of the mesh's size, where the closest point is looked for."""
+_POINTS = 40_000
+"""Of the mirror image's surface, among which that is."""
 _SIDES = {0: "left and right", 2: "front and back"}
 
 
@@ -27,7 +46,7 @@ class Symmetry:
     """What `symmetrised` found."""
 
     axis: int
-    """Across which the object differs least from its mirror image: 0 or 2."""
+    """Across which the object is mirrored: 0 or 2."""
     asymmetry: float
     """By how much it did (see `asymmetry`)."""
     done: bool
@@ -43,33 +62,83 @@ class Symmetry:
         )
 
 
-def symmetrised(mesh: Mesh, tolerance: float = TOLERANCE) -> tuple[Mesh, Symmetry]:
+def symmetrised(mesh: Mesh, farthest: float = np.inf) -> tuple[Mesh, Symmetry]:
     """The mesh with two sides brought together, if they nearly are; faces stay, so it stays closed.
 
-    Every vertex goes halfway to the nearest point of the mirror image, a few times. An object that differs
-    from its mirror images by more than `tolerance` comes back as it is. UVs are dropped.
+    An object that differs from its mirror image by more than `TOLERANCE`, or in more than one of a hundred
+    vertices by more than `farthest` (over the box's diagonal), comes back as it is. UVs are dropped.
     """
-    found = {axis: asymmetry(mesh, axis) for axis in _SIDES}
-    axis = min(found, key=lambda axis: found[axis])
-    symmetry = Symmetry(axis, found[axis], found[axis] <= tolerance)
-    if not symmetry.done:
+    differences = {axis: _differences(mesh, axis) for axis in _SIDES}
+    found = {axis: float(distance.mean()) for axis, distance in differences.items()}
+    axis = 2 if found[2] < found[0] / 2 else 0
+    nearly = found[axis] <= TOLERANCE and np.quantile(differences[axis], 0.99) <= farthest
+    symmetry = Symmetry(axis, found[axis], bool(nearly))
+    if not symmetry.done or symmetry.asymmetry <= _EXACT:
         return mesh, symmetry
     vertices, faces = used_only(mesh.vertices, mesh.faces, np.ones(len(mesh.faces), bool))
     made = Mesh(vertices, faces)
-    middle = _middle(made, axis)
+    neighbours, middle = _neighbours(made), _middle(made, axis)
+    for smoothings in _SMOOTHINGS:
+        way = _facing_mirrored(made, axis, middle) - made.vertices
+        for _ in range(smoothings):
+            way = neighbours @ way
+        made = Mesh((made.vertices + way / 2).astype(np.float32), faces)
     for _ in range(_ROUNDS):
         half = (made.vertices + _nearest_mirrored(made, axis, middle)) / 2
         made = Mesh(half.astype(np.float32), faces)
     return replace(made, normals=vertex_normals(made.vertices, faces)), symmetry
 
 
+def _facing_mirrored(mesh: Mesh, axis: int, middle: float) -> Float[np.ndarray, "V 3"]:
+    """Of each vertex the closest point of the mirror image that faces as it does."""
+    normals = vertex_normals(mesh.vertices, mesh.faces)
+    image, facing = _surface_points(mesh, normals)
+    image[:, axis] = 2 * middle - image[:, axis]
+    facing[:, axis] *= -1
+    weight = _FACING / 2 * np.linalg.norm(np.ptp(mesh.vertices, axis=0))
+    tree = cKDTree(np.concatenate([image, weight * facing], 1))
+    closest: Float[np.ndarray, "V 3"] = image[
+        tree.query(np.concatenate([mesh.vertices, weight * normals], 1))[1]
+    ]
+    return closest
+
+
+def _surface_points(
+    mesh: Mesh, normals: Float[np.ndarray, "V 3"]
+) -> tuple[Float[np.ndarray, "P 3"], Float[np.ndarray, "P 3"]]:
+    """The vertices and points spread evenly over the faces, and normals there."""
+    rng = np.random.default_rng(0)
+    corners = mesh.vertices[mesh.faces].astype(np.float64)
+    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    face = rng.choice(len(area), _POINTS, p=area / area.sum())
+    share = rng.dirichlet(np.ones(3), _POINTS)[:, :, None]
+    between = (share * normals[mesh.faces[face]]).sum(1)
+    between /= np.maximum(np.linalg.norm(between, axis=1, keepdims=True), 1e-12)
+    points = (share * corners[face]).sum(1)
+    return np.concatenate([mesh.vertices, points]).astype(np.float64), np.concatenate([normals, between])
+
+
+def _neighbours(mesh: Mesh) -> sparse.csr_matrix:
+    """The mean over a vertex's neighbours, as a matrix."""
+    ends = mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
+    ends = np.concatenate([ends, ends[:, ::-1]])
+    count = len(mesh.vertices)
+    joined = sparse.csr_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(count, count))
+    joined.data[:] = 1
+    return sparse.csr_matrix(sparse.diags(1 / np.asarray(joined.sum(1)).ravel()) @ joined)
+
+
 def asymmetry(mesh: Mesh, axis: int = 0) -> float:
     """Mean distance of the surface from its mirror image across the middle of `axis`, over the box's
     diagonal."""
-    middle = _middle(mesh, axis)
-    mirrored = _nearest_mirrored(mesh, axis, middle)
+    return float(_differences(mesh, axis).mean())
+
+
+def _differences(mesh: Mesh, axis: int) -> Float[np.ndarray, " V"]:
+    mirrored = _nearest_mirrored(mesh, axis, _middle(mesh, axis))
     size = max(float(np.linalg.norm(np.ptp(mesh.vertices, axis=0))), 1e-12)
-    return float(np.linalg.norm(mirrored - mesh.vertices, axis=1).mean() / size)
+    distance: Float[np.ndarray, " V"] = np.linalg.norm(mirrored - mesh.vertices, axis=1) / size
+    return distance
 
 
 def _middle(mesh: Mesh, axis: int) -> float:

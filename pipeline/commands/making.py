@@ -21,7 +21,8 @@ Symmetrise = Annotated[
     bool | None,
     typer.Option(
         "--symmetrise/--no-symmetrise",
-        help="Make left and right, or front and back, equal where they nearly are.",
+        help="Make left and right, or front and back, equal where they nearly are.  "
+        "[default: what is drawn from a text alone]",
     ),
 ]
 MapSize = Annotated[int | None, typer.Option("--texture-size", help="In pixels.  [default: the preset's]")]

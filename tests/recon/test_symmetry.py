@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from recon.symmetry import asymmetry, symmetrised
+from recon.symmetry import DRAWN_FARTHEST, asymmetry, symmetrised
 from recon.topology import is_closed_manifold
 from render.scene import Mesh
 from tests.recon.mesh_field import as_mesh
@@ -44,6 +44,20 @@ def test_the_mirror_is_the_one_that_the_object_has(axis: int) -> None:
     assert found.axis == 2 - axis
     assert found.done
     np.testing.assert_allclose(same.vertices, bent.vertices, atol=1e-5)
+
+
+def test_what_is_on_one_side_alone_stays_where_nobody_asked() -> None:
+    whole = ring()
+    x, y, z = whole.vertices.T
+    vertices = whole.vertices + 0.25 * ((x > 0.7) & (z > 0.05) & (abs(y) < 0.2))[:, None] * np.float32(
+        [0, 0, 1]
+    )
+    thorny = Mesh(vertices, whole.faces)
+    assert asymmetry(thorny, 0) < 0.01
+    assert symmetrised(thorny)[1].done
+    same, found = symmetrised(thorny, farthest=DRAWN_FARTHEST)
+    assert same is thorny
+    assert not found.done
 
 
 def test_an_object_without_symmetry_stays_and_is_told_of() -> None:

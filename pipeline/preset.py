@@ -130,6 +130,8 @@ class PackageConfig:
     """Convex hulls UCX_NAME_00, ... (the extra `collider`)."""
     pivot: Pivot = "floor"
     """What becomes the origin."""
+    align: bool = True
+    """Turn what is made of a picture about +Y until its walls are square with the axes (`recon.heading`)."""
     lod_layout: LodLayout = "nodes"
     textures: TextureFormat = "png"
     """Of glb and gltf."""

@@ -150,6 +150,7 @@ class Runner:
             ),
         )
         provenance = _provenance(request, seed, self.model.weights)
+        align = preset.package.align and stages.PICTURED_FILE in views.hashes
         export = self.stage(
             "export",
             {
@@ -159,6 +160,7 @@ class Runner:
                 "formats": list(request.formats),
                 "provenance": plain(provenance),
                 "package": plain(preset.package),
+                "align": align,
             },
             [fitted, mesh, texture],
             lambda out, progress: stages.export_files(
@@ -172,6 +174,7 @@ class Runner:
                 formats=request.formats,
                 provenance=provenance,
                 package=preset.package,
+                align=align,
                 progress=progress,
             ),
         )

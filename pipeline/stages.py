@@ -440,23 +440,32 @@ def export_files(
     formats: tuple[Format, ...],
     provenance: dict[str, str | int | float],
     package: PackageConfig,
+    align: bool = False,
     progress: Progress = silent,
 ) -> None:
-    """Writes the asset's files, always a GLB among them, and `inspection.json`."""
+    """Writes the asset's files, always a GLB among them, and `inspection.json`; with `align` turned until it
+    is square with the axes."""
     from recon.asset import Asset
     from recon.export import SPLAT_FORMATS, export
     from recon.export.gltf import GltfOptions
     from recon.fields import load_field
+    from recon.heading import degrees_to_square, turned, turned_splats
     from recon.inspect import inspect
     from recon.thickness import thickness
 
+    mesh = load_mesh(mesh_dir / MESH_FILE)
+    splats = load_field(field_dir / FIELD_FILE).splats() if set(formats) & set(SPLAT_FORMATS) else None
+    turn = degrees_to_square(mesh) if align else 0.0
+    if turn:
+        mesh = turned(mesh, turn)
+        splats = None if splats is None else turned_splats(splats, turn)
     asset = Asset(
-        mesh=load_mesh(mesh_dir / MESH_FILE),
+        mesh=mesh,
         material=replace(load_material(texture_dir / MATERIAL_FILE), name=name),
         name=name,
         height_m=height_m,
         provenance=provenance,
-        splats=load_field(field_dir / FIELD_FILE).splats() if set(formats) & set(SPLAT_FORMATS) else None,
+        splats=splats,
         pivot_at=package.pivot,
         lod_layout=package.lod_layout,
     )
@@ -478,6 +487,8 @@ def export_files(
         export(asset, out, stem, ["glb", *(name for name in formats if name != "glb")], options)
     progress(0.7, "inspecting")
     facts = inspect(asset).to_dict() | {"thickness": plain(thickness(asset.in_metres()))}
+    if align:
+        facts["turned_deg"] = round(turn, 1)
     (out / "inspection.json").write_text(json.dumps(plain(facts), indent=1), encoding="utf-8")
 
 

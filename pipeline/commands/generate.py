@@ -9,6 +9,7 @@ import typer
 
 from pipeline.commands import Out, Quiet, Resumable, stage_bar
 from pipeline.commands.making import (
+    AssetAlign,
     AssetCollider,
     AssetFormats,
     AssetLayout,
@@ -56,6 +57,7 @@ def generate(
     texture_size: MapSize = None,
     formats: AssetFormats = None,
     pivot: AssetPivot = None,
+    align: AssetAlign = None,
     lods: AssetLods = None,
     lod_layout: AssetLayout = None,
     collider: AssetCollider = None,
@@ -86,7 +88,7 @@ def generate(
             formats,
             {"package.lods": lods, "package.collider": collider, "package.pivot": pivot,
              "package.lod_layout": lod_layout, "package.textures": textures, "package.meshes": compress,
-             "mesh.symmetrise": symmetrise},
+             "package.align": align, "mesh.symmetrise": symmetrise},
             image=image or None,
             negative=negative,
             seed=seed,

@@ -40,6 +40,13 @@ AssetPivot = Annotated[
         help="The origin: floor (middle of the lowest side), center, corner, keep.  [default: the preset's]",
     ),
 ]
+AssetAlign = Annotated[
+    bool | None,
+    typer.Option(
+        "--align/--no-align",
+        help="Turn what is made of a picture until its walls are square with the axes.  [default: align]",
+    ),
+]
 AssetLods = Annotated[
     int | None,
     typer.Option("--lods", help="Levels of detail, the finest included.  [default: the preset's]"),

@@ -334,14 +334,15 @@ def mesh(
     """Writes `mesh.safetensors`: at most `polycount` triangles, with normals and UVs; and `lost.json`
     (`recon.lost.Lost`): what of the views is not in it, and the line that says so to the user. Where symmetry
     is asked for, or nearly there in what a text alone describes, also `symmetry.json`
-    (`recon.symmetry.Symmetry`, and a line likewise) and the symmetric surface, `dense.safetensors`."""
+    (`recon.symmetry.Symmetry`, and a line likewise). A surface that was changed is `dense.safetensors`."""
     from recon.lost import lost
     from recon.simplify import simplify
     from recon.uv import unwrap
 
     dense = load_mesh(surface_dir / MESH_FILE)
-    shown = any((views_dir / name).is_file() for name in (POSED_FILE, PICTURED_FILE))
-    if config.symmetrise or (config.symmetrise is None and not shown):
+    posed, shown = ((views_dir / name).is_file() for name in (POSED_FILE, PICTURED_FILE))
+    surface = dense
+    if config.symmetrise or (config.symmetrise is None and not posed and not shown):
         from recon.symmetry import DRAWN_FARTHEST, symmetrised
 
         progress(0.0, "symmetrising")
@@ -349,9 +350,14 @@ def mesh(
             symmetrised(dense) if config.symmetrise else symmetrised(dense, farthest=DRAWN_FARTHEST)
         )
         if config.symmetrise or symmetry.done:
-            save_mesh(dense, out / DENSE_FILE)
             said = {"warning": symmetry.warning()} | dict(vars(symmetry))
             (out / SYMMETRY_FILE).write_text(json.dumps(plain(said), indent=1), encoding="utf-8")
+    if not posed:
+        from recon.joining import joined
+
+        dense = joined(dense)
+    if dense is not surface:
+        save_mesh(dense, out / DENSE_FILE)
     progress(0.1, "decimating")
     simple = simplify(dense, config.polycount)
     progress(0.4, "unwrapping")
@@ -417,11 +423,11 @@ def texture(
     if surface_dir is not None:
         from recon.transfer import TransferConfig, detail_maps
 
-        symmetric = mesh_dir / DENSE_FILE
+        changed = mesh_dir / DENSE_FILE
         _, material = detail_maps(
             mesh,
             material,
-            load_mesh(symmetric if symmetric.is_file() else surface_dir / MESH_FILE),
+            load_mesh(changed if changed.is_file() else surface_dir / MESH_FILE),
             TransferConfig(texture_size=config.texture_size),
             progress=part_of(progress, share, 1),
         )

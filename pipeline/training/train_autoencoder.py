@@ -59,7 +59,7 @@ def reconstruction_loss(
     # Of unit length: the dot product of longer ones would grow without end.
     normal = F.normalize(image[:, NORMAL], dim=1, eps=1e-3)
     cosine = (normal * target[:, NORMAL]).sum(1, keepdim=True)
-    loss = 2.5 * (weight * (distance[:, COLOR] + 5.0 * distance[:, COLOR].square())).sum()
+    loss = 2.5 * (weight * (distance[:, COLOR] + 10.0 * distance[:, COLOR].square())).sum()
     loss = loss + 0.5 * (weight * distance[:, NORMAL]).sum() + 0.7 * (weight * (1 - cosine)).sum()
     loss = loss + 4.0 * (weight * distance[:, HEIGHT]).sum()
     material = weight * known

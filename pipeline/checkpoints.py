@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Plain
 from render.errors import InputError
@@ -48,6 +48,13 @@ class StageOutput:
     def __truediv__(self, file: str) -> Path:
         """The path of one of its files."""
         return self.directory / file
+
+    def told(self, file: str) -> dict[str, Any] | None:
+        """What one of its JSON files says; None where it wrote no such file."""
+        if file not in self.hashes:
+            return None
+        found: dict[str, Any] = json.loads((self / file).read_text(encoding="utf-8"))
+        return found
 
 
 def file_sha256(path: Path) -> str:

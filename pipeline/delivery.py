@@ -79,13 +79,12 @@ def finish(
             stages.load_verdict(outputs["preview"] / stages.SCREENING_FILE),
         ),
     )
-    if stages.LIGHT_FILE in outputs["texture"].hashes:
-        light = json.loads((outputs["texture"] / stages.LIGHT_FILE).read_text(encoding="utf-8"))
+    if (light := outputs["texture"].told(stages.LIGHT_FILE)) is not None:
         report = replace(report, light=light)
-    lost = stages.told_of(outputs["mesh"], stages.LOST_FILE) or {"warning": None}
+    lost = outputs["mesh"].told(stages.LOST_FILE) or {"warning": None}
     if line := lost.pop("warning"):
         report = replace(report, warnings=(*report.warnings, line))
-    symmetry = stages.told_of(outputs["mesh"], stages.SYMMETRY_FILE)
+    symmetry = outputs["mesh"].told(stages.SYMMETRY_FILE)
     if symmetry is not None and (line := symmetry.pop("warning")):
         report = replace(report, warnings=(*report.warnings, line))
     report = replace(report, lost=lost, symmetry=symmetry)

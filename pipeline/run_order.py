@@ -127,7 +127,7 @@ class Runner:
             ),
         )
         for name in (stages.LOST_FILE, stages.SYMMETRY_FILE):
-            told = stages.told_of(mesh, name)
+            told = mesh.told(name)
             if told is not None and told["warning"]:
                 self.observer.warning(told["warning"])
         texture = self.stage(

@@ -10,7 +10,7 @@ VERSIONS: dict[StageName, int] = {
     "views": 22,
     "field": 4,
     "surface": 12,
-    "mesh": 5,
+    "mesh": 6,
     "texture": 8,
     "export": 6,
     "preview": 1,

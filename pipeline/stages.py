@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -31,7 +31,6 @@ from render.progress import Progress, part_of, silent
 if TYPE_CHECKING:
     from PIL import Image
 
-    from pipeline.checkpoints import StageOutput
     from pipeline.distillation import DistillationConfig
     from pipeline.source import ModelSource
     from pipeline.transforms_json import PosedSet
@@ -52,7 +51,6 @@ POSED_FILE = "posed.json"
 _MEASURED_PX = 8_000_000
 """Of all views together that a surface is fused from; it bounds the memory."""
 SCREENING_FILE = "screening.json"
-"""Side of the pictures of the finished asset that a policy is shown: what classifiers usually see."""
 FIELD_FILE = "field.safetensors"
 MESH_FILE = "mesh.safetensors"
 LOST_FILE = "lost.json"
@@ -335,26 +333,21 @@ def mesh(
     (`recon.lost.Lost`): what of the views is not in it, and the line that says so to the user. Where symmetry
     is asked for, or nearly there in what a text alone describes, also `symmetry.json`
     (`recon.symmetry.Symmetry`, and a line likewise). A surface that was changed is `dense.safetensors`."""
+    from recon.joining import joined
     from recon.lost import lost
     from recon.simplify import simplify
+    from recon.symmetry import symmetrised
     from recon.uv import unwrap
 
-    dense = load_mesh(surface_dir / MESH_FILE)
+    dense = surface = load_mesh(surface_dir / MESH_FILE)
     posed, shown = ((views_dir / name).is_file() for name in (POSED_FILE, PICTURED_FILE))
-    surface = dense
     if config.symmetrise or (config.symmetrise is None and not posed and not shown):
-        from recon.symmetry import DRAWN_FARTHEST, symmetrised
-
         progress(0.0, "symmetrising")
-        dense, symmetry = (
-            symmetrised(dense) if config.symmetrise else symmetrised(dense, farthest=DRAWN_FARTHEST)
-        )
+        dense, symmetry = symmetrised(dense, asked=bool(config.symmetrise))
         if config.symmetrise or symmetry.done:
             said = {"warning": symmetry.warning()} | dict(vars(symmetry))
             (out / SYMMETRY_FILE).write_text(json.dumps(plain(said), indent=1), encoding="utf-8")
     if not posed:
-        from recon.joining import joined
-
         dense = joined(dense)
     if dense is not surface:
         save_mesh(dense, out / DENSE_FILE)
@@ -365,14 +358,6 @@ def mesh(
     found = lost(ViewSet.load(views_dir / VIEWS_FILE), dense, simple)
     told = {"warning": found.warning()} | dict(vars(found))
     (out / LOST_FILE).write_text(json.dumps(plain(told), indent=1), encoding="utf-8")
-
-
-def told_of(mesh: StageOutput, name: str) -> dict[str, Any] | None:
-    """What `mesh` wrote of losses or of symmetry (`LOST_FILE`, `SYMMETRY_FILE`); None where it did not."""
-    found: dict[str, Any] | None = None
-    if name in mesh.hashes:
-        found = json.loads((mesh / name).read_text(encoding="utf-8"))
-    return found
 
 
 def texture(
@@ -424,13 +409,9 @@ def texture(
         from recon.transfer import TransferConfig, detail_maps
 
         changed = mesh_dir / DENSE_FILE
-        _, material = detail_maps(
-            mesh,
-            material,
-            load_mesh(changed if changed.is_file() else surface_dir / MESH_FILE),
-            TransferConfig(texture_size=config.texture_size),
-            progress=part_of(progress, share, 1),
-        )
+        dense = load_mesh(changed if changed.is_file() else surface_dir / MESH_FILE)
+        size = TransferConfig(texture_size=config.texture_size)
+        _, material = detail_maps(mesh, material, dense, size, progress=part_of(progress, share, 1))
     save_material(material, out / MATERIAL_FILE)
 
 
@@ -449,8 +430,7 @@ def export_files(
     align: bool = False,
     progress: Progress = silent,
 ) -> None:
-    """Writes the asset's files, always a GLB among them, and `inspection.json`; with `align` turned until it
-    is square with the axes."""
+    """Writes the asset's files, always a GLB, and `inspection.json`; with `align` square with the axes."""
     from recon.asset import Asset
     from recon.export import SPLAT_FORMATS, export
     from recon.export.gltf import GltfOptions
@@ -463,8 +443,7 @@ def export_files(
     splats = load_field(field_dir / FIELD_FILE).splats() if set(formats) & set(SPLAT_FORMATS) else None
     turn = degrees_to_square(mesh) if align else 0.0
     if turn:
-        mesh = turned(mesh, turn)
-        splats = None if splats is None else turned_splats(splats, turn)
+        mesh, splats = turned(mesh, turn), splats and turned_splats(splats, turn)
     asset = Asset(
         mesh=mesh,
         material=replace(load_material(texture_dir / MATERIAL_FILE), name=name),

@@ -47,9 +47,9 @@ def fidelity(before: Mesh, after: Mesh, samples: int = 40_000, seed: int = 0) ->
     """Compare two surfaces; the same arguments give the same numbers."""
     rng = np.random.default_rng(seed)
     size = max(float(np.linalg.norm(np.ptp(before.vertices[np.unique(before.faces)], axis=0))), 1e-12)
-    points, face = _spread(before, samples, rng)
+    points, face = spread(before, samples, rng)
     there = _distances(points, after) / size
-    back = _distances(_spread(after, samples, rng)[0], before) / size
+    back = _distances(spread(after, samples, rng)[0], before) / size
     welded, faces = weld(before.vertices, before.faces)
     count, label = face_components(faces)
     lost = there > _LOST
@@ -66,7 +66,7 @@ def fidelity(before: Mesh, after: Mesh, samples: int = 40_000, seed: int = 0) ->
     )
 
 
-def _spread(mesh: Mesh, count: int, rng: np.random.Generator) -> tuple[Float[np.ndarray, "n 3"], np.ndarray]:
+def spread(mesh: Mesh, count: int, rng: np.random.Generator) -> tuple[Float[np.ndarray, "n 3"], np.ndarray]:
     """Points spread evenly over the area, every face at least once, and the faces they lie on."""
     area = np.linalg.norm(face_vectors(mesh.vertices, mesh.faces), axis=1)
     chance = area / max(float(area.sum()), 1e-30)

@@ -13,12 +13,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.sparse as sparse
 from jaxtyping import Float
 from scipy.spatial import cKDTree
 
+from recon.fidelity import spread
 from recon.projection import raycasting_scene
-from recon.topology import used_only, vertex_normals
+from recon.sewing import smoothed_vectors
+from recon.topology import face_vectors, used_only, vertex_normals
 from render.scene import Mesh
 
 TOLERANCE = 0.02
@@ -62,26 +63,24 @@ class Symmetry:
         )
 
 
-def symmetrised(mesh: Mesh, farthest: float = np.inf) -> tuple[Mesh, Symmetry]:
+def symmetrised(mesh: Mesh, *, asked: bool = True) -> tuple[Mesh, Symmetry]:
     """The mesh with two sides brought together, if they nearly are; faces stay, so it stays closed.
 
-    An object that differs from its mirror image by more than `TOLERANCE`, or anywhere by more than `farthest`
-    (over the box's diagonal), comes back as it is. UVs are dropped.
+    An object that differs from its mirror image by more than `TOLERANCE`, or, where nobody `asked`, anywhere
+    by more than `DRAWN_FARTHEST`, comes back as it is. UVs are dropped.
     """
     differences = {axis: _differences(mesh, axis) for axis in _SIDES}
     found = {axis: float(distance.mean()) for axis, distance in differences.items()}
     axis = 2 if found[2] < found[0] / 2 else 0
-    nearly = found[axis] <= TOLERANCE and differences[axis].max() <= farthest
+    nearly = found[axis] <= TOLERANCE and (asked or differences[axis].max() <= DRAWN_FARTHEST)
     symmetry = Symmetry(axis, found[axis], bool(nearly))
     if not symmetry.done or symmetry.asymmetry <= _EXACT:
         return mesh, symmetry
     vertices, faces = used_only(mesh.vertices, mesh.faces, np.ones(len(mesh.faces), bool))
     made = Mesh(vertices, faces)
-    neighbours, middle = _neighbours(made), _middle(made, axis)
+    middle = _middle(made, axis)
     for smoothings in _SMOOTHINGS:
-        way = _facing_mirrored(made, axis, middle) - made.vertices
-        for _ in range(smoothings):
-            way = neighbours @ way
+        way = smoothed_vectors(_facing_mirrored(made, axis, middle) - made.vertices, faces, smoothings)
         made = Mesh((made.vertices + way / 2).astype(np.float32), faces)
     for _ in range(_ROUNDS):
         half = (made.vertices + _nearest_mirrored(made, axis, middle)) / 2
@@ -91,41 +90,18 @@ def symmetrised(mesh: Mesh, farthest: float = np.inf) -> tuple[Mesh, Symmetry]:
 
 def _facing_mirrored(mesh: Mesh, axis: int, middle: float) -> Float[np.ndarray, "V 3"]:
     """Of each vertex the closest point of the mirror image that faces as it does."""
-    normals = vertex_normals(mesh.vertices, mesh.faces)
-    image, facing = _surface_points(mesh, normals)
+    image, face = spread(mesh, _POINTS, np.random.default_rng(0))
     image[:, axis] = 2 * middle - image[:, axis]
+    facing = face_vectors(mesh.vertices, mesh.faces)[face]
+    facing /= np.maximum(np.linalg.norm(facing, axis=1, keepdims=True), 1e-12)
     facing[:, axis] *= -1
     weight = _FACING / 2 * np.linalg.norm(np.ptp(mesh.vertices, axis=0))
     tree = cKDTree(np.concatenate([image, weight * facing], 1))
+    normals = vertex_normals(mesh.vertices, mesh.faces)
     closest: Float[np.ndarray, "V 3"] = image[
         tree.query(np.concatenate([mesh.vertices, weight * normals], 1))[1]
     ]
     return closest
-
-
-def _surface_points(
-    mesh: Mesh, normals: Float[np.ndarray, "V 3"]
-) -> tuple[Float[np.ndarray, "P 3"], Float[np.ndarray, "P 3"]]:
-    """The vertices and points spread evenly over the faces, and normals there."""
-    rng = np.random.default_rng(0)
-    corners = mesh.vertices[mesh.faces].astype(np.float64)
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
-    face = rng.choice(len(area), _POINTS, p=area / area.sum())
-    share = rng.dirichlet(np.ones(3), _POINTS)[:, :, None]
-    between = (share * normals[mesh.faces[face]]).sum(1)
-    between /= np.maximum(np.linalg.norm(between, axis=1, keepdims=True), 1e-12)
-    points = (share * corners[face]).sum(1)
-    return np.concatenate([mesh.vertices, points]).astype(np.float64), np.concatenate([normals, between])
-
-
-def _neighbours(mesh: Mesh) -> sparse.csr_matrix:
-    """The mean over a vertex's neighbours, as a matrix."""
-    ends = mesh.faces[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
-    ends = np.concatenate([ends, ends[:, ::-1]])
-    count = len(mesh.vertices)
-    joined = sparse.csr_matrix((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(count, count))
-    joined.data[:] = 1
-    return sparse.csr_matrix(sparse.diags(1 / np.asarray(joined.sum(1)).ravel()) @ joined)
 
 
 def asymmetry(mesh: Mesh, axis: int = 0) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from recon.symmetry import DRAWN_FARTHEST, asymmetry, symmetrised
+from recon.symmetry import asymmetry, symmetrised
 from recon.topology import is_closed_manifold
 from render.scene import Mesh
 from tests.recon.mesh_field import as_mesh
@@ -55,7 +55,7 @@ def test_what_is_on_one_side_alone_stays_where_nobody_asked() -> None:
     thorny = Mesh(vertices, whole.faces)
     assert asymmetry(thorny, 0) < 0.01
     assert symmetrised(thorny)[1].done
-    same, found = symmetrised(thorny, farthest=DRAWN_FARTHEST)
+    same, found = symmetrised(thorny, asked=False)
     assert same is thorny
     assert not found.done
 

@@ -9,9 +9,9 @@ StageName = Literal["views", "field", "surface", "mesh", "texture", "export", "p
 VERSIONS: dict[StageName, int] = {
     "views": 22,
     "field": 4,
-    "surface": 12,
+    "surface": 13,
     "mesh": 6,
-    "texture": 8,
+    "texture": 9,
     "export": 6,
     "preview": 1,
 }

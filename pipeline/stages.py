@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pipeline.artifacts import load_material, load_mesh, save_material, save_mesh
+from pipeline.artifacts import load_material, load_mesh, load_told, save_material, save_mesh
 from pipeline.best_views import best_views, stage_generator
 from pipeline.config import plain
 from pipeline.consistency import Consistency, view_consistency
@@ -278,6 +278,7 @@ def surface(
     """Writes `mesh.safetensors`: the dense surface."""
     from pipeline.posed_views import sized
     from recon.bending import bent
+    from recon.closing import without_holes
     from recon.crisp import crisp
     from recon.fields import load_field
     from recon.fields.sdf import SdfField
@@ -311,7 +312,7 @@ def surface(
         if not (views_dir / POSED_FILE).is_file():
             progress(0.9, "flattening")
             drawn = ViewSet.load(views_dir / REGISTERED_FILE)
-            dense = crisp(dense, drawn, config.crisp)
+            dense = crisp(without_holes(dense, drawn), drawn, config.crisp)
             progress(1.0, "fitting outlines")
             dense = fit_outlines(dense, drawn, local=slender_places(dense, drawn.cameras))
             if (views_dir / PICTURED_FILE).is_file():
@@ -385,6 +386,7 @@ def texture(
         mesh = load_mesh(mesh_dir / MESH_FILE)
         share = 1.0 if surface_dir is None else 0.6
         posed = (views_dir / POSED_FILE).is_file()
+        symmetry = load_told(mesh_dir / SYMMETRY_FILE)
         material = bake(
             mesh,
             views,
@@ -393,6 +395,7 @@ def texture(
             # Drawn views do not agree to the pixel, and their colours are flat where they are not stained.
             rounds=config.rounds if posed else 0,
             flatten=0.0 if posed else config.flatten,
+            mirrored=symmetry is not None and symmetry["done"] and symmetry["axis"] == 0,
             pictured=ViewSet.load(shown) if (shown := views_dir / PICTURED_FILE).is_file() else None,
             progress=part_of(progress, 0, share),
         )

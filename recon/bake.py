@@ -20,6 +20,7 @@ from jaxtyping import Float, Int
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
+from recon.both_sides import Points, smoothed
 from recon.field import Renderable
 from recon.fusion import survey_cameras
 from recon.gathering import Evidence, evidence_of, gathered
@@ -60,6 +61,8 @@ class BakeConfig:
     """How much of the way the maps of drawn views go to materials of one colour each (`recon.palette`)."""
     flatten_px: float = 8.0
     """Pixels of the views over which such a material's colour may change."""
+    border_px: float = 1.4
+    """Pixels of the views over which a border between two of them is even."""
 
     def __post_init__(self) -> None:
         ranges: dict[str, tuple[float, float]] = {
@@ -72,6 +75,7 @@ class BakeConfig:
             "rounds": (0, 200),
             "flatten": (0.0, 1.0),
             "flatten_px": (1.0, 1000.0),
+            "border_px": (1.0, 100.0),
         }
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
@@ -87,6 +91,7 @@ def bake(
     *,
     rounds: int = 0,
     flatten: float = 0.0,
+    mirrored: bool = False,
     pictured: ViewSet | None = None,
     progress: Progress = silent,
 ) -> Material:
@@ -94,6 +99,8 @@ def bake(
 
     rounds: corrections by what the views show of the maps; only for views that agree within a pixel.
     flatten: see `BakeConfig.flatten`; for views that were drawn.
+    mirrored: whether left and right of the mesh are alike, so that what is flattened is too
+    (`recon.both_sides`).
     pictured: given pictures as views; the map has their colour, without its light, where it faces them.
     """
     size = config.texture_size
@@ -106,7 +113,11 @@ def bake(
     normals = unit[texels.face[chosen]]
     progress(0.2, "gathering views")
     evidence = _evidence(mesh, views, config)
-    values, weights = _gathered(evidence, positions, normals, config)
+    points = Points(positions, normals)
+    materials = _Materials.of(evidence) if flatten else None
+    if materials and mirrored:
+        points = points.mirrored(materials.belongs, config.sharpness)
+    values, weights = points.gathered(evidence, config.sharpness, config.outlier)
     progress(0.6, "filling what no view sees")
     unseen = weights < 1e-4
     if unseen.any() and field is not None:
@@ -122,9 +133,9 @@ def bake(
         )
     elif unseen.all():
         values[:] = (0.5, 0.5, 0.5, 0.0, config.default_roughness)
-    if flatten:
+    if materials:
         progress(0.7, "flattening")
-        flat = _flat(evidence, positions, normals, values, weights, config)
+        flat = _flat(points, materials, values, weights, config)
         values = values + np.float32(flatten) * (flat - values)
     image = np.zeros((size, size, _CHANNELS), np.float32)
     image[chosen] = values
@@ -185,29 +196,42 @@ def _channels(gbuffer: GBuffer, config: BakeConfig) -> Float[np.ndarray, "C H W 
     return out
 
 
+@dataclass(frozen=True)
+class _Materials:
+    """What the views are painted in."""
+
+    palette: Float[np.ndarray, "K 5"]
+    belongs: Evidence
+    """How much pixels belong to each, as channels."""
+
+    @staticmethod
+    def of(evidence: Evidence) -> _Materials:
+        palette = palette_of(evidence.channels, evidence.alpha)
+        belongs = memberships(evidence.channels, evidence.alpha, palette)
+        belongs = np.pad(belongs, ((0, 0),) * 3 + ((0, max(0, 3 - len(palette))),))
+        return _Materials(palette, replace(evidence, channels=belongs))
+
+
 def _flat(
-    evidence: Evidence,
-    positions: Float[np.ndarray, "n 3"],
-    normals: Float[np.ndarray, "n 3"],
+    points: Points,
+    materials: _Materials,
     values: Float[np.ndarray, "n 5"],
     weights: Float[np.ndarray, " n"],
     config: BakeConfig,
 ) -> NDArray[np.float32]:
-    """The values with sharp borders between materials of one colour each."""
-    palette = palette_of(evidence.channels, evidence.alpha)
-    belongs = memberships(evidence.channels, evidence.alpha, palette)
-    belongs = np.pad(belongs, ((0, 0), (0, 0), (0, 0), (0, max(0, 3 - len(palette)))))
+    """The values with sharp, even borders between materials of one colour each."""
+    palette, belongs = materials.palette, materials.belongs
     # No outliers among votes.
-    votes, seen = gathered(
-        replace(evidence, channels=belongs), positions, normals, sharpness=config.sharpness, outlier=10.0
-    )
+    votes, seen = points.gathered(belongs, config.sharpness, np.inf)
+    votes = smoothed(points.positions, votes, seen, config.border_px, belongs)
     nearest = cKDTree(palette).query(values)[1]
-    material = np.where(seen > 0, votes[:, : len(palette)].argmax(1), nearest)
+    # Votes are a share each, so that their sum tells whether any were cast around.
+    material = np.where(votes.sum(1) > 0.5, votes[:, : len(palette)].argmax(1), nearest)
     # What lies near a border is mixed with what is beyond it.
     sure = np.take_along_axis(votes, material[:, None], 1)[:, 0] ** 4
     trust = np.where(seen > 0, weights * sure, 1e-4).astype(np.float32)
-    cell = config.flatten_px / float(evidence.cameras.intrinsics[:, 0].min())
-    flat = flattened(positions, values, material, trust, cell)
+    cell = config.flatten_px / float(belongs.cameras.intrinsics[:, 0].min())
+    flat = flattened(points.positions, values, material, trust, cell)
     own = strange(values, palette)[:, None]
     return np.asarray(flat + own * (values - flat), np.float32)
 

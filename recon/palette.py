@@ -136,7 +136,7 @@ def strange(values: Float[np.ndarray, "n 5"], palette: Float[np.ndarray, "K 5"])
 
 def flattened(
     positions: Float[np.ndarray, "n 3"],
-    values: Float[np.ndarray, "n 5"],
+    values: Float[np.ndarray, "n k"],
     material: Int[np.ndarray, " n"],
     weights: Float[np.ndarray, " n"],
     cell: float,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from PIL import Image
 
@@ -18,6 +19,9 @@ MAX_CHARACTERS = 600
 """The text encoder reads 128 word pieces, about 600 characters of English; the rest would be ignored."""
 MAX_PICTURES = 4
 """Of one object, in one prompt."""
+Side = Literal["front", "right", "back", "left"]
+"""From where a picture is taken; `right` shows what is on the right in the front's."""
+SIDES: tuple[Side, ...] = get_args(Side)
 
 
 def clean_text(text: str, name: str = "prompt") -> str:
@@ -41,7 +45,8 @@ class Prompt:
     text: str = ""
     image: Image.Image | None = None
     """RGBA, the object cut out (see `pipeline.cutout`): a square, or up to four squares side by side, which
-    are pictures of one object, taken in equal steps round it (`ViewSampler.lifted`)."""
+    are pictures of one object, taken in equal steps round it (`azimuths_deg`). Of those an empty one stands
+    for a side of which there is no picture."""
     negative: str = ""
 
     def __post_init__(self) -> None:
@@ -59,13 +64,27 @@ class Prompt:
                 f"A prompt's image is square RGBA, or up to {MAX_PICTURES} squares side by side; this one is "
                 f"{self.image.mode} of {self.image.size}. Use pipeline.run.prepare_image."
             )
+        if not self.pictures:
+            raise InputError("None of the prompt's pictures shows anything.")
 
     @property
     def pictures(self) -> tuple[Image.Image, ...]:
-        """The squares of the image."""
+        """The squares of the image that show something."""
+        return tuple(picture for picture, _ in self._placed())
+
+    @property
+    def azimuths_deg(self) -> tuple[float, ...]:
+        """Where each of the pictures is taken from: round the object in equal steps, as who walks round it to
+        the right takes them. Of two, the second is of its back; of four, of what is on the right in the
+        first."""
+        return tuple(azimuth for _, azimuth in self._placed())
+
+    def _placed(self) -> list[tuple[Image.Image, float]]:
         if self.image is None:
-            return ()
+            return []
         side = self.image.height
         if self.image.width == side:
-            return (self.image,)
-        return tuple(self.image.crop((x, 0, x + side, side)) for x in range(0, self.image.width, side))
+            return [(self.image, 0.0)]
+        squares = [self.image.crop((x, 0, x + side, side)) for x in range(0, self.image.width, side)]
+        step = 360 / len(squares)
+        return [(square, i * step) for i, square in enumerate(squares) if square.getchannel("A").getbbox()]

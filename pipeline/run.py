@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -28,7 +28,7 @@ from pipeline.observer import Observer, Unobserved
 from pipeline.output_directory import STAGES_DIRECTORY, checked_directory, disk_errors, locked_stages
 from pipeline.picture_safety import PicturePolicy, picture_policy, screen_pictures
 from pipeline.preset import Preset, load_preset
-from pipeline.prompt import MAX_PICTURES, Prompt
+from pipeline.prompt import MAX_PICTURES, SIDES, Prompt, Side
 from pipeline.request import Device, Request, check_installed, checked_formats, slug
 from pipeline.run_order import Runner
 from pipeline.source import ModelSource, ViewModel
@@ -38,13 +38,15 @@ REQUEST_FILE = "request.json"
 
 Picture = str | Path | Image.Image
 """A file, or pixels."""
+Pictures = Picture | Sequence[Picture] | Mapping[Side, Picture]
+"""Of one object: one; several, in equal steps round it; or by the sides that they show."""
 
 
 def generate(
     prompt: str = "",
     *,
     out: str | Path,
-    image: Picture | Sequence[Picture] | None = None,
+    image: Pictures | None = None,
     negative: str = "",
     preset: str | Path | Preset = "standard",
     seed: int = 0,
@@ -60,7 +62,7 @@ def generate(
     observer: Observer | None = None,
 ) -> Result:
     """Makes an asset of `prompt` (text, an image, or both) in the folder `out`. Several images are pictures
-    of one object, taken in equal steps round it, the front first (`ViewSampler.lifted`).
+    of one object, by the sides that they show, or in equal steps round it, the front first.
 
     `polycount` (most triangles) and `texture_size` (pixels) change the preset; `height_m` is the height of
     the asset in metres. With `variants` N, seeds `seed` to `seed + N - 1` are drawn and the most consistent
@@ -129,7 +131,7 @@ def resume(
     out: str | Path,
     prompt: str | None = None,
     *,
-    image: Picture | Sequence[Picture] | None = None,
+    image: Pictures | None = None,
     negative: str | None = None,
     preset: str | Path | Preset | None = None,
     seed: int | None = None,
@@ -220,34 +222,43 @@ def with_changes(preset: Preset, *, polycount: int | None, texture_size: int | N
     return preset
 
 
-def prepare_image(
-    image: Picture | Sequence[Picture] | None, screening: PicturePolicy | None = None
-) -> Image.Image | None:
+def prepare_image(image: Pictures | None, screening: PicturePolicy | None = None) -> Image.Image | None:
     """A user's picture, read, screened whole, and cut out; of several of one object the cut-outs side by
-    side. `RefusedError` when the policy refuses one."""
+    side (`Prompt.image`). `RefusedError` when the policy refuses one."""
     if image is None:
         return None
-    from pipeline.cutout import cut_out  # scikit-image takes half a second, and text needs none
-
-    given = [image] if isinstance(image, str | Path | Image.Image) else list(image)
+    given: list[Picture | None]
+    if isinstance(image, str | Path | Image.Image):
+        given = [image]
+    elif isinstance(image, Mapping):
+        if "front" not in image or not set(image) <= set(SIDES):
+            raise InputError(f"Give a picture of the front, and of others of {', '.join(SIDES)}.")
+        given = [image.get(side) for side in SIDES] if len(image) > 1 else [image["front"]]
+    else:
+        given = list(image)
     if not 1 <= len(given) <= MAX_PICTURES:
         raise InputError(f"Give 1 to {MAX_PICTURES} pictures of the object, not {len(given)}.")
-    pictures = []
-    for one in given:
-        whole = one if isinstance(one, Image.Image) else load_image(Path(one))
-        screen_pictures(screening or picture_policy(), [whole], "picture")
-        pictures.append(cut_out(whole).image)
-    return side_by_side(pictures)
+    policy = screening or picture_policy()
+    return side_by_side([None if one is None else _screened_cut_out(one, policy) for one in given])
 
 
-def side_by_side(pictures: Sequence[Image.Image]) -> Image.Image:
-    """Square pictures in a row, all as large as the largest."""
-    if len(pictures) == 1:
+def _screened_cut_out(picture: Picture, screening: PicturePolicy) -> Image.Image:
+    from pipeline.cutout import cut_out  # scikit-image takes half a second, and text needs none
+
+    whole = picture if isinstance(picture, Image.Image) else load_image(Path(picture))
+    screen_pictures(screening, [whole], "picture")
+    return cut_out(whole).image
+
+
+def side_by_side(pictures: Sequence[Image.Image | None]) -> Image.Image:
+    """Square pictures in a row, all as large as the largest; empty where there is none."""
+    if len(pictures) == 1 and pictures[0] is not None:
         return pictures[0]
-    side = max(picture.height for picture in pictures)
+    side = max(picture.height for picture in pictures if picture is not None)
     row = Image.new("RGBA", (side * len(pictures), side))
     for number, picture in enumerate(pictures):
-        row.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (number * side, 0))
+        if picture is not None:
+            row.paste(picture.resize((side, side), Image.Resampling.LANCZOS), (number * side, 0))
     return row
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -28,7 +28,7 @@ from pipeline.limits import (
 )
 from pipeline.models import verified_model
 from pipeline.preset_files import preset_values
-from pipeline.prompt import clean_text
+from pipeline.prompt import SIDES, Side, clean_text
 from pipeline.resources import preset_names
 from pipeline.safety import screen_words
 from pipeline.stage_versions import VERSIONS
@@ -57,6 +57,8 @@ class GenerateParams:
     """Name of a shipped preset."""
     views_preset: str | None = None
     """That whose views are drawn, when a draft is worked out; default: `preset`."""
+    sides: tuple[Side, ...] = ()
+    """Which the pictures show, in their order (`pipeline.prompt.SIDES`); default: in equal steps round it."""
     seed: int = 0
     variants: int = 1
     polycount: int | None = None
@@ -71,7 +73,7 @@ class GenerateParams:
 
 class Generation(ScreenedKind):
     """The kind `generate`; its inputs `image`, `image2`, ... are pictures of one object, in
-    equal steps round it, the front first."""
+    equal steps round it, the front first, or of the `sides` that are named."""
 
     name = "generate"
 
@@ -79,6 +81,8 @@ class Generation(ScreenedKind):
         asked = build(GenerateParams, dict(params))
         if inputs.keys() != set(IMAGES[: len(inputs)]):
             raise InputError(f"inputs: {', '.join(sorted(inputs))}; pictures are named {', '.join(IMAGES)}.")
+        if asked.sides:
+            _check_sides(asked.sides, len(inputs))
         text = _checked(asked, IMAGE in inputs)
         # By words alone: no weights are loaded where jobs are admitted. Later `views` asks the whole policy.
         screen_words(safety_of(asked.views_preset or asked.preset), text)
@@ -89,6 +93,15 @@ class Generation(ScreenedKind):
         from worker.generation_stages import run_stage
 
         run_stage(stage, work, self.screening)
+
+
+def _check_sides(sides: Sequence[Side], pictures: int) -> None:
+    each_once = len(set(sides)) == len(sides) == pictures
+    if not each_once or "front" not in sides:
+        raise InputError(
+            f"sides: {', '.join(sides)}; name one of {', '.join(SIDES)} for each of the {pictures} pictures, "
+            "each once, the front among them."
+        )
 
 
 def _checked(asked: GenerateParams, with_image: bool) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ from pipeline.delivery import IMAGE_FILE, finish
 from pipeline.image import load_image
 from pipeline.picture_safety import PicturePolicy
 from pipeline.preset import Preset
-from pipeline.prompt import Prompt, clean_text
+from pipeline.prompt import Prompt, Side, clean_text
 from pipeline.report import Variant
 from pipeline.request import Request, checked_formats, slug
 from pipeline.run import image_sha256, prepare_image, with_changes
@@ -43,7 +44,7 @@ def run_stage(stage: str, work: Work, screening: PicturePolicy) -> None:
     work.checkpoints.last = stage
     order: _Order | None = None
     try:
-        picture = cut_picture(work, screening) if IMAGE in work.claim.inputs else None
+        picture = cut_picture(work, screening, params.sides) if IMAGE in work.claim.inputs else None
         request = _request(params, picture, work)
         prompt = Prompt(request.text, picture, request.negative)
         model = work.models.source(request.device)
@@ -106,17 +107,21 @@ def _asked(params: GenerateParams, preset: Preset, image: str | None, cuda: bool
     )
 
 
-def cut_picture(work: Work, screening: PicturePolicy) -> Image.Image:
-    """The job's pictures, cut out: a stage of its own, so that it is done once."""
+def cut_picture(work: Work, screening: PicturePolicy, sides: Sequence[Side] = ()) -> Image.Image:
+    """The job's pictures, of `sides`, if these are named, cut out: a stage of its own, so that it is done
+    once."""
     names = [name for name in IMAGES if name in work.claim.inputs]
 
     def cut(out: Path) -> None:
         work.progress(0.0, "cutting out")
-        picture = prepare_image([work.input(name) for name in names], screening)
+        pictures = [work.input(name) for name in names]
+        picture = prepare_image(dict(zip(sides, pictures, strict=True)) if sides else pictures, screening)
         assert picture is not None
         picture.save(out / IMAGE_FILE, format="PNG")
 
     given = {name: work.claim.inputs[name] for name in names} | {"screening": screening.name}
+    if sides:
+        given["sides"] = ",".join(sides)
     output = work.checkpoints.run(PICTURE, PICTURE_VERSION, given, [], cut)
     return load_image(output / IMAGE_FILE)
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -32,6 +33,9 @@ from pipeline.commands.making import (
 )
 from render.errors import InputError
 
+if TYPE_CHECKING:
+    from pipeline.prompt import Side
+
 
 def generate(
     out: Out,
@@ -43,6 +47,11 @@ def generate(
             "steps round it: front and back; or front, right, back and left as seen from the front."
         ),
     ] = None,
+    right: Annotated[
+        Path | None, typer.Option(help="A picture of what is on the right in --image, which shows the front.")
+    ] = None,
+    back: Annotated[Path | None, typer.Option(help="A picture of the back.")] = None,
+    left: Annotated[Path | None, typer.Option(help="A picture of what is on the left in --image.")] = None,
     negative: Annotated[str | None, typer.Option(help="What it should not be.")] = None,
     preset: PresetName = None,
     seed: Annotated[int | None, typer.Option(help="Another seed, another asset.  [default: 0]")] = None,
@@ -77,6 +86,7 @@ def generate(
     if not resume and not (prompt or "").strip() and not image:
         raise InputError("The prompt is empty. Say what to make, such as: a wooden barrel, or give --image.")
     check_place(out, device)
+    pictures = _pictures(image or [], {"right": right, "back": back, "left": left})
     with stage_bar(quiet) as bar, Resumable(out):
         from pipeline import run
         from pipeline.picture_safety import picture_policy as policy_named
@@ -89,7 +99,7 @@ def generate(
             {"package.lods": lods, "package.collider": collider, "package.pivot": pivot,
              "package.lod_layout": lod_layout, "package.textures": textures, "package.meshes": compress,
              "package.align": align, "mesh.symmetrise": symmetrise},
-            image=image or None,
+            image=pictures,
             negative=negative,
             seed=seed,
             variants=variants,
@@ -105,3 +115,16 @@ def generate(
         else:
             result = run.generate(prompt or "", out=out, observer=bar, **given)
     print_result(result, sign=sign)
+
+
+def _pictures(images: list[Path], others: Mapping[Side, Path | None]) -> list[Path] | dict[Side, Path] | None:
+    """What `pipeline.run` is given; None where there are no pictures."""
+    sides = {side: path for side, path in others.items() if path is not None}
+    if not sides:
+        return images or None
+    if len(images) != 1:
+        raise InputError(
+            f"--{next(iter(sides))} goes with one --image, which shows the front; there "
+            + ("is none." if not images else f"are {len(images)}.")
+        )
+    return {"front": images[0], **sides}

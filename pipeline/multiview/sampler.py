@@ -142,16 +142,12 @@ class ViewSampler:
 
     @torch.no_grad()
     def lifted(self, prompt: Prompt, size_px: int) -> tuple[Lifted, ...]:
-        """The views that the prompt's pictures are nearly ones of; none without pictures.
-
-        Pictures of one object are taken to go round it in equal steps, as who walks round it to the right
-        takes them: of two, the second is of its back; of four, of what is on the right in the first.
-        `InputError` where there is no lifter to read them.
-        """
+        """The views that the prompt's pictures are nearly ones of; none without pictures. `InputError` where
+        there is no lifter to read them."""
         if prompt.pictures and self.lifter is None:
             raise InputError("This model reads no pictures: it has no lifter. Give a text alone.")
-        step = 360 / max(1, len(prompt.pictures))
-        return tuple(self._lifted(one, i * step, size_px) for i, one in enumerate(prompt.pictures))
+        taken = zip(prompt.pictures, prompt.azimuths_deg, strict=True)
+        return tuple(self._lifted(picture, azimuth, size_px) for picture, azimuth in taken)
 
     def _lifted(self, image: Image.Image, azimuth_deg: float, size_px: int) -> Lifted:
         assert self.lifter is not None

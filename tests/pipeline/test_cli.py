@@ -37,6 +37,11 @@ BAD: list[tuple[list[str], str]] = [
     (["generate", "--image", "none.png", "--out", "OUT"], "There is no image none.png"),
     (["generate", "--image", "file", "--out", "OUT"], "is not a PNG, JPEG or WebP"),
     (["generate", "--image", "clear.png", "--out", "OUT"], "fully transparent"),
+    (["generate", "a barrel", "--back", "clear.png", "--out", "OUT"], "--back goes with one --image"),
+    (
+        ["generate", "--image", "clear.png", "--image", "clear.png", "--left", "clear.png", "--out", "OUT"],
+        "which shows the front; there are 2",
+    ),
     (["generate", "--resume", "--out", "OUT"], "nothing to resume"),
     (["replay", "none.json", "--out", "OUT"], "There is no receipt none.json"),
     (["replay", "file", "--out", "OUT"], "is not a receipt"),

@@ -124,6 +124,31 @@ def test_a_users_picture_is_screened_whole_before_it_is_cut_out():
     assert policy.asked == [("picture", 1, "")]
 
 
+def test_pictures_by_the_sides_that_they_show(tmp_path: Path):
+    square = Image.new("RGBA", (96, 96))
+    red, blue = square.copy(), square.resize((64, 64))
+    red.paste((255, 0, 0, 255), (24, 24, 72, 72))
+    blue.paste((0, 0, 255, 255), (16, 16, 48, 48))
+    policy = NoRed(share=1.1)
+    row = prepare_image({"left": blue, "front": red}, policy)
+    assert row is not None
+    assert len(policy.asked) == 2
+    assert row.width == 4 * row.height
+    prompt = Prompt(image=row)
+    assert prompt.azimuths_deg == (0.0, 270.0)
+    middle = row.height // 2
+    assert [picture.getpixel((middle, middle)) for picture in prompt.pictures] == [
+        (255, 0, 0, 255),
+        (0, 0, 255, 255),
+    ]
+    alone = prepare_image({"front": red}, policy)
+    assert alone is not None
+    assert alone.width == alone.height
+    for wrong in ({"back": blue}, {"front": red, "top": blue}):
+        with pytest.raises(InputError, match="a picture of the front, and of others of front, right"):
+            prepare_image(wrong, policy)  # type: ignore[arg-type]
+
+
 def test_drawn_views_are_shown_to_the_policy(tmp_path: Path):
     policy = NoRed(share=1.1)
     config = ViewsConfig(size_px=64, num_inference_steps=1)

@@ -24,15 +24,26 @@ def test_an_image_needs_no_text():
 
 
 def test_up_to_four_pictures_stand_side_by_side():
-    row = Image.new("RGBA", (96, 32))
+    row = Image.new("RGBA", (96, 32), "blue")
     row.paste((255, 0, 0, 255), (32, 0, 64, 32))
-    pictures = Prompt(image=row).pictures
-    assert [picture.size for picture in pictures] == [(32, 32)] * 3
-    assert pictures[1].getpixel((5, 5)) == (255, 0, 0, 255)
-    assert Prompt("a barrel").pictures == ()
+    prompt = Prompt(image=row)
+    assert [picture.size for picture in prompt.pictures] == [(32, 32)] * 3
+    assert prompt.pictures[1].getpixel((5, 5)) == (255, 0, 0, 255)
+    assert prompt.azimuths_deg == (0.0, 120.0, 240.0)
+    assert (Prompt("a barrel").pictures, Prompt("a barrel").azimuths_deg) == ((), ())
     for size in ((160, 32), (48, 32), (32, 64)):
         with pytest.raises(InputError, match="side by side"):
             Prompt(image=Image.new("RGBA", size))
+
+
+def test_an_empty_square_is_a_side_without_a_picture():
+    row = Image.new("RGBA", (128, 32), "blue")
+    for empty in (32, 64):
+        row.paste((0, 0, 0, 0), (empty, 0, empty + 32, 32))
+    assert Prompt(image=row).azimuths_deg == (0.0, 270.0)
+    assert len(Prompt(image=row).pictures) == 2
+    with pytest.raises(InputError, match="shows anything"):
+        Prompt(image=Image.new("RGBA", (128, 32)))
 
 
 def test_the_longest_prompt_passes_and_one_more_does_not():

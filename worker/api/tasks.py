@@ -6,7 +6,7 @@ what is missing; it never makes something else than was asked for.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Annotated, Any, Literal
 
 from anyio.to_thread import run_sync
@@ -175,8 +175,8 @@ def create_multi_image_to_3d(
     body: MultiImageTo3D, service: ServiceOf, caller: Writer, key: IdempotencyKey = None
 ) -> Created:
     """An asset of one to four pictures of one object, in equal steps round it: front and back; or front,
-    right, back and left as seen from the front."""
-    return _of_images(body, body.image_urls, "multi-image-to-3d", service, caller, key)
+    right, back and left as seen from the front. `sides` says which they show where these are others."""
+    return _of_images(body, body.image_urls, "multi-image-to-3d", service, caller, key, body.sides)
 
 
 def _of_images(
@@ -186,6 +186,7 @@ def _of_images(
     service: Service,
     caller: Caller,
     key: str | None,
+    sides: Sequence[str] | None = None,
 ) -> Created:
     _refuse_shape(body)
     formats = checked_formats(service, body.target_formats)
@@ -196,6 +197,7 @@ def _of_images(
         **_additions(body, body.target_polycount, body.texture_resolution),
         "prompt": body.prompt or "",
         "formats": formats,
+        **({"sides": list(sides)} if sides else {}),
     }
     submission = Submission(
         "generate",

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.limits import MAX_SEED, MAX_VARIANTS
-from pipeline.prompt import MAX_CHARACTERS
+from pipeline.prompt import MAX_CHARACTERS, Side
 
 Status = Literal["PENDING", "IN_PROGRESS", "SUCCEEDED", "FAILED", "CANCELED"]
 TaskType = Literal[
@@ -179,9 +179,15 @@ class ImageTo3D(_Shape, Additions):
 
 
 class MultiImageTo3D(_Shape, Additions):
-    """One to four pictures of one object, in equal steps round it, the front first."""
+    """One to four pictures of one object, in equal steps round it, the front first, or of `sides`."""
 
     image_urls: list[ImageUrl] = Field(min_length=1, max_length=4)
+    sides: list[Side] | None = Field(
+        None,
+        max_length=4,
+        description="Which side each picture shows, the front among them (ours); `right` is what is on the "
+        "right in the front's.",
+    )
     prompt: PromptText | None = Field(None, description="Words beside the pictures (ours).")
     enable_pbr: bool | None = Field(None, description="Accepted; materials are always PBR.")
     should_texture: bool | None = Field(None, description="Accepted; assets always have a texture.")

@@ -65,6 +65,23 @@ def test_image_to_3d_by_data_uri(world: World):
         answer = world.client.post("/openapi/v1/multi-image-to-3d", json={"image_urls": urls})
         assert answer.status_code == 202, answer.text
         assert {file.name for file in world.service.jobs.artefacts(answer.json()["result"])} == names
+        assert world.service.jobs.get(answer.json()["result"]).params["sides"] == []
+    multi = {"image_urls": [uri, blue], "sides": ["front", "left"]}
+    answer = world.client.post("/openapi/v1/multi-image-to-3d", json=multi)
+    assert answer.status_code == 202, answer.text
+    assert world.service.jobs.get(answer.json()["result"]).params["sides"] == ["front", "left"]
+
+
+@pytest.mark.parametrize(
+    "sides", [["front"], ["left", "right"], ["front", "front"], ["front", "top"], ["front", "left", "back"]]
+)
+def test_sides_that_are_refused(world: World, sides: list[str]):
+    uri = "data:image/png;base64," + base64.b64encode(png()).decode()
+    body = {"image_urls": [uri, uri], "sides": sides}
+    answer = world.client.post("/openapi/v1/multi-image-to-3d", json=body)
+    assert answer.status_code == 422, answer.text
+    assert "sides" in answer.json()["message"]
+    assert world.service.jobs.find() == []
 
 
 @pytest.mark.parametrize(

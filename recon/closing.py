@@ -20,7 +20,7 @@ from recon.topology import is_closed_manifold, vertex_normals
 from render.gbuffer import ViewSet
 from render.scene import Mesh
 
-_REACH_PX = 3.0
+_REACH_PX = 4.0
 """Half the width of what is filled, in pixels of the views."""
 _THROUGH_PX = 1.0
 _THROUGH_VIEWS = 2

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors import safe_open
@@ -36,11 +35,6 @@ def load_material(path: Path) -> Material:
     arrays, metadata = _load(path)
     told = json.loads(metadata["material"])
     return Material(**arrays, name=told["name"], emissive_strength=told["emissive_strength"])
-
-
-def load_told(path: Path) -> dict[str, Any] | None:
-    """Read what a stage found out; None where it wrote no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def _save(value: Mesh | Material, path: Path, metadata: dict[str, str]) -> None:

@@ -51,10 +51,12 @@ class StageOutput:
 
     def told(self, file: str) -> dict[str, Any] | None:
         """What one of its JSON files says; None where it wrote no such file."""
-        if file not in self.hashes:
-            return None
-        found: dict[str, Any] = json.loads((self / file).read_text(encoding="utf-8"))
-        return found
+        return load_told(self / file) if file in self.hashes else None
+
+
+def load_told(path: Path) -> dict[str, Any] | None:
+    """What a stage's JSON file says; None where it wrote no such file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
 
 
 def file_sha256(path: Path) -> str:

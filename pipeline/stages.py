@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from pipeline.artifacts import load_material, load_mesh, load_told, save_material, save_mesh
+from pipeline.artifacts import load_material, load_mesh, save_material, save_mesh
 from pipeline.best_views import best_views, stage_generator
+from pipeline.checkpoints import load_told
 from pipeline.config import plain
 from pipeline.consistency import Consistency, view_consistency
 from pipeline.picture_safety import PicturePolicy, picture_policy, screen_pictures
@@ -385,8 +386,7 @@ def texture(
     with torch.no_grad():
         mesh = load_mesh(mesh_dir / MESH_FILE)
         share = 1.0 if surface_dir is None else 0.6
-        posed = (views_dir / POSED_FILE).is_file()
-        symmetry = load_told(mesh_dir / SYMMETRY_FILE)
+        posed, symmetry = (views_dir / POSED_FILE).is_file(), load_told(mesh_dir / SYMMETRY_FILE)
         material = bake(
             mesh,
             views,

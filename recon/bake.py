@@ -23,7 +23,7 @@ from scipy.spatial import cKDTree
 from recon.both_sides import Points, smoothed
 from recon.field import Renderable
 from recon.fusion import survey_cameras
-from recon.gathering import Evidence, evidence_of, gathered
+from recon.gathering import Evidence, evidence_of
 from recon.palette import flattened, memberships, palette_of, strange
 from recon.picture_colors import without_light
 from recon.retouch import retouched
@@ -167,20 +167,12 @@ def gather(
     config: BakeConfig,
 ) -> tuple[Float[np.ndarray, "n 5"], Float[np.ndarray, " n"]]:
     """Blended channels of surface points and the sum of the views' weights (0: no view sees the point)."""
-    return _gathered(_evidence(mesh, views, config), positions, normals, config)
+    evidence = _evidence(mesh, views, config)
+    return Points(positions, normals).gathered(evidence, config.sharpness, config.outlier)
 
 
 def _evidence(mesh: Mesh, views: ViewSet, config: BakeConfig) -> Evidence:
     return evidence_of(mesh, views.cameras, views.gbuffer, _channels(views.gbuffer, config), config.edge_px)
-
-
-def _gathered(
-    evidence: Evidence,
-    positions: Float[np.ndarray, "n 3"],
-    normals: Float[np.ndarray, "n 3"],
-    config: BakeConfig,
-) -> tuple[Float[np.ndarray, "n 5"], Float[np.ndarray, " n"]]:
-    return gathered(evidence, positions, normals, sharpness=config.sharpness, outlier=config.outlier)
 
 
 def _channels(gbuffer: GBuffer, config: BakeConfig) -> Float[np.ndarray, "C H W 5"]:

@@ -124,7 +124,7 @@ def test_a_users_picture_is_screened_whole_before_it_is_cut_out():
     assert policy.asked == [("picture", 1, "")]
 
 
-def test_pictures_by_the_sides_that_they_show(tmp_path: Path):
+def test_pictures_by_the_sides_that_they_show():
     square = Image.new("RGBA", (96, 96))
     red, blue = square.copy(), square.resize((64, 64))
     red.paste((255, 0, 0, 255), (24, 24, 72, 72))

@@ -1,11 +1,12 @@
-"""What steps, guidance and candidates of the sampler cost and bring, on the prompts of the gallery.
+"""What precision, steps, guidance and candidates of the sampler cost and bring, on the gallery's prompts.
 
     python -m bench.sampling --props STEM [--model FOLDER] [--prompts 24]
 
-Three tables. Steps: relative squared distance of the latents from those of 100 steps with the same noise
-(what is left is the solver's error), agreement of the views, processor seconds. Guidance: agreement, and how
-often the judge (`bench.evaluator`, trained on training objects only) finds the prompt among all the
-gallery's by the four views around the object. Candidates: the same for the best of several by agreement.
+Four tables, each with the agreement of the views and how often the judge (`bench.evaluator`, trained on
+training objects only) finds the prompt among all the gallery's by the four views around the object.
+Precision: relative squared distance of the latents from those of fp32 with the same noise, processor seconds.
+Steps: distance from 100 steps (what is left is the solver's error), processor seconds. Guidance. Candidates:
+the best of several by agreement.
 Seed 0, ten views as the presets draw them.
 """
 
@@ -31,11 +32,13 @@ from pipeline.prompt import Prompt
 from pipeline.training.props import load_props
 from render.gbuffer import ViewSet
 
-STEPS = (6, 8, 12, 16, 25, 50)
+STEPS = (2, 3, 4, 6, 8, 12, 16, 25, 50)
 TRUTH_STEPS = 100
 GUIDANCE = (1.0, 1.5, 2.0, 3.0, 4.0)
 CANDIDATES = 4
 CHOSEN_STEPS = 12
+CHOSEN_GUIDANCE = 2.0
+FOUND = ("agreement", "judge's first", "among three")
 AROUND = [0, 2, 4, 6]
 """Of the presets' views, those from the four sides."""
 
@@ -53,7 +56,7 @@ class Bench:
     def __init__(self, sampler: ViewSampler) -> None:
         self.sampler, self.cameras = sampler, view_cameras(ViewsConfig())
 
-    def draw(self, prompt: str, steps: int, guidance: float, candidate: int = 0) -> Drawn:
+    def draw(self, prompt: str, steps: int, guidance: float = CHOSEN_GUIDANCE, candidate: int = 0) -> Drawn:
         """As `stages.draw_views` does; its candidates have the same noise here."""
         start = time.process_time()
         views = self.sampler(
@@ -84,6 +87,17 @@ def found(bench: Bench, judge: Judge, drawn: list[Drawn]) -> str:
     return f"{score:.3f} | {np.mean(ranks < 1):.2f} | {np.mean(ranks < 3):.2f}"
 
 
+def measured(bench: Bench, judge: Judge, drawn: list[Drawn], truth: list[Drawn]) -> str:
+    """Distance from `truth`, what was found, processor seconds."""
+    error = np.mean([float((a.latents - b.latents).square().mean() / b.latents.square().mean())
+                     for a, b in zip(drawn, truth, strict=True)])  # fmt: skip
+    return f"{error:.4f} | {found(bench, judge, drawn)} | {np.mean([one.seconds for one in drawn]):.2f}"
+
+
+def heading(*columns: str) -> None:
+    print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--props", type=Path, required=True, help="the training pack without its endings")
@@ -91,27 +105,30 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=len(PROMPTS))
     given = parser.parse_args()
     judge = load_judge(given.props, list(load_props(given.props)))
-    bench = Bench(load(given.model))
     prompts = PROMPTS[: given.prompts]
+    print(f"{len(prompts)} prompts of the gallery, seed 0")
 
-    print(f"{len(prompts)} prompts of the gallery, seed 0\n")
-    print("| steps | error | agreement | processor s |\n|---|---|---|---|")
-    truth = [bench.draw(prompt, TRUTH_STEPS, 2.0) for prompt in prompts]
+    heading("precision", "error", *FOUND, "processor s")
+    exact = Bench(load(given.model, dtype=torch.float32))
+    bench = Bench(load(given.model, dtype=torch.bfloat16))
+    pairs = [(exact.draw(prompt, CHOSEN_STEPS), bench.draw(prompt, CHOSEN_STEPS)) for prompt in prompts]
+    precise = [pair[0] for pair in pairs]
+    print(f"| fp32 | {measured(exact, judge, precise, precise)} |", flush=True)
+    print(f"| bf16 | {measured(bench, judge, [pair[1] for pair in pairs], precise)} |", flush=True)
+
+    heading("steps", "error", *FOUND, "processor s")
+    truth = [bench.draw(prompt, TRUTH_STEPS) for prompt in prompts]
     for steps in STEPS:
-        drawn = [bench.draw(prompt, steps, 2.0) for prompt in prompts]
-        pairs = zip(drawn, truth, strict=True)
-        error = np.mean([float((a.latents - b.latents).square().mean() / b.latents.square().mean())
-                         for a, b in pairs])  # fmt: skip
-        score, seconds = np.mean([d.score for d in drawn]), np.mean([d.seconds for d in drawn])
-        print(f"| {steps} | {error:.4f} | {score:.3f} | {seconds:.2f} |", flush=True)
+        drawn = [bench.draw(prompt, steps) for prompt in prompts]
+        print(f"| {steps} | {measured(bench, judge, drawn, truth)} |", flush=True)
 
-    print("\n| guidance | agreement | judge's first | among three |\n|---|---|---|---|")
+    heading("guidance", *FOUND)
     for guidance in GUIDANCE:
         drawn = [bench.draw(prompt, CHOSEN_STEPS, guidance) for prompt in prompts]
         print(f"| {guidance:g} | {found(bench, judge, drawn)} |", flush=True)
 
-    print("\n| candidates | agreement | judge's first | among three |\n|---|---|---|---|")
-    sets = [[bench.draw(prompt, CHOSEN_STEPS, 2.0, k) for k in range(CANDIDATES)] for prompt in prompts]
+    heading("candidates", *FOUND)
+    sets = [[bench.draw(prompt, CHOSEN_STEPS, candidate=k) for k in range(CANDIDATES)] for prompt in prompts]
     for count in (1, 2, CANDIDATES):
         best = [max(one[:count], key=lambda drawn: drawn.score) for one in sets]
         print(f"| {count} | {found(bench, judge, best)} |", flush=True)

@@ -27,10 +27,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipeline.checkpoints import file_sha256
+from pipeline.color_names import COLOR_WORDS
 from pipeline.multiview.critic_network import CriticNetwork
 from pipeline.multiview.text import TextEncoder
 from pipeline.training.critic_views import RING, greyed, render_item
-from pipeline.training.props import COLOR_WORDS, Prop, captions, is_asked_for, load_props
+from pipeline.training.props import Prop, captions, is_asked_for, load_props
 from pipeline.training.train_critic import CriticTraining, train_critic
 from render.progress import Progress, silent
 

@@ -158,6 +158,7 @@ def main() -> None:
         "revision": revision_of(info.hashes),
         "steps": steps,
         "guidance": guidance,
+        "guidance rescale": config.guidance_rescale,
         "guidance for pictures": config.picture_guidance_scale,
         "candidates": config.candidates,
         "redraws": config.redraws,

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
-from skimage.color import rgb2lab
 from torch import Tensor
 from torch.nn import functional
 
+from pipeline.color_names import COLOR_WORDS
 from pipeline.multiview.codec import ALPHA, COLOR, HEIGHT, METALLIC, NORMAL, ROUGHNESS
-from pipeline.training.props import COLOR_WORDS, COLORS
 from render.gbuffer import GBuffer
 
 OBJECTS = (
@@ -154,23 +151,6 @@ def channel_psnr(
 
 def _db(mean_square: Tensor) -> float:
     return float(-10 * torch.log10(mean_square.clamp_min(1e-10)))
-
-
-def palette_shares(gbuffer: GBuffer) -> dict[str, float]:
-    """Share of the covered pixels whose nearest word of the training palette (in CIE Lab) is each word."""
-    assert gbuffer.base_color_srgb is not None
-    rgb = gbuffer.base_color_srgb[gbuffer.alpha[..., 0] > 0.5].numpy()
-    if len(rgb) == 0:
-        return dict.fromkeys(COLOR_WORDS, 0.0)
-    palette = _lab(np.array(list(COLORS.values()), np.float32) / 255)
-    distinct, count = np.unique(np.round(rgb * 31).astype(np.uint8), axis=0, return_counts=True)
-    nearest = np.linalg.norm(_lab(distinct / np.float32(31))[:, None] - palette[None], axis=-1).argmin(1)
-    share = np.bincount(nearest, count, len(palette)) / count.sum()
-    return dict(zip(COLOR_WORDS, share.tolist(), strict=True))
-
-
-def _lab(rgb: NDArray[np.float32]) -> NDArray[np.float64]:
-    return rgb2lab(rgb[None])[0]
 
 
 def color_is_right(shares: dict[str, float], asked: tuple[str, ...]) -> tuple[float, bool]:

@@ -77,6 +77,7 @@ class Sampler:
                 cameras,
                 num_inference_steps=sampling.num_inference_steps,
                 guidance_scale=sampling.guidance_scale,
+                guidance_rescale=0.0,
                 guess_level=sampling.guess_level,
                 generator=stage_generator(seed, "views"),
             )
@@ -88,8 +89,10 @@ class Sampler:
         """The set that a run with `config` would keep."""
         cameras = view_cameras(config)
         how = [
-            config.num_inference_steps, config.guidance_for(prompt), config.candidates, config.redraws,
-            config.redraw_level, config.likeness_weight, config.metal_weight, config.guess_level_for(prompt),
+            config.num_inference_steps, config.guidance_for(prompt), config.rescale_for(prompt),
+            config.candidates, config.redraws,
+            config.redraw_level, config.likeness_weight, config.metal_weight, config.color_weight,
+            config.guess_level_for(prompt),
         ]  # fmt: skip
         return self._kept(
             self._key(prompt, cameras, seed, how),

@@ -19,12 +19,12 @@ from bench.prior_measures import (
     compare,
     compositional_prompts,
     mask_iou,
-    palette_shares,
 )
 from bench.prior_page import Row, Strip, grid, shaded, strips
 from bench.prior_parts import Bench, by_category, ring_of
 from bench.prior_samples import network_image
 from pipeline.best_views import view_cameras
+from pipeline.color_names import color_shares
 from pipeline.consistency import view_consistency
 from pipeline.finish import metal_share
 from pipeline.multiview.codec import decode_gbuffer
@@ -102,7 +102,7 @@ def caption_part(bench: Bench) -> None:
         note = f"all grey, names without colours; among {len(names)}"
         bench.add("captions", f"shape alone: R@{first}", shape < first, note=note)
         bench.add("captions", f"ceiling: shape alone, R@{first} of true renders", shape_limit < first)
-    colors = [(asked_colors(d.prompt), palette_shares(d.views.gbuffer)) for d in drawn]
+    colors = [(asked_colors(d.prompt), color_shares(d.views.gbuffer)) for d in drawn]
     right = [color_is_right(shares, asked) for asked, shares in colors if asked]
     bench.add("captions", "asked colour is the largest", [ok for _, ok in right])
     bench.add("captions", "share of the asked colour", [share for share, _ in right])
@@ -164,7 +164,7 @@ def compositional(bench: Bench) -> None:
     right, share, metal = [], [], []
     for i, sample in zip(chosen, drawn, strict=True):
         finish = prompts[i][2]
-        found = color_is_right(palette_shares(sample.views.gbuffer), finish.colors)
+        found = color_is_right(color_shares(sample.views.gbuffer), finish.colors)
         share.append(found[0])
         right.append(found[1])
         value = metal_share(sample.views.gbuffer)

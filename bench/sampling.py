@@ -13,6 +13,7 @@ Seed 0, ten views as the presets draw them.
 from __future__ import annotations
 
 import argparse
+import itertools
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +35,10 @@ from render.gbuffer import ViewSet
 
 STEPS = (2, 3, 4, 6, 8, 12, 16, 25, 50)
 TRUTH_STEPS = 100
-GUIDANCE = (1.0, 1.5, 2.0, 3.0, 4.0)
+GUIDANCE = (1.0, 2.0, 3.0, 3.5, 5.0)
 CANDIDATES = 4
 CHOSEN_STEPS = 12
-CHOSEN_GUIDANCE = 2.0
+CHOSEN_GUIDANCE, CHOSEN_RESCALE = 3.5, 1.0
 FOUND = ("agreement", "judge's first", "among three")
 AROUND = [0, 2, 4, 6]
 """Of the presets' views, those from the four sides."""
@@ -56,7 +57,14 @@ class Bench:
     def __init__(self, sampler: ViewSampler) -> None:
         self.sampler, self.cameras = sampler, view_cameras(ViewsConfig())
 
-    def draw(self, prompt: str, steps: int, guidance: float = CHOSEN_GUIDANCE, candidate: int = 0) -> Drawn:
+    def draw(
+        self,
+        prompt: str,
+        steps: int,
+        guidance: float = CHOSEN_GUIDANCE,
+        rescale: float = CHOSEN_RESCALE,
+        candidate: int = 0,
+    ) -> Drawn:
         """As `stages.draw_views` does; its candidates have the same noise here."""
         start = time.process_time()
         views = self.sampler(
@@ -64,6 +72,7 @@ class Bench:
             self.cameras,
             num_inference_steps=steps,
             guidance_scale=guidance,
+            guidance_rescale=rescale,
             generator=stage_generator(0, f"views-{candidate}" if candidate else "views"),
         )
         seconds = time.process_time() - start
@@ -122,10 +131,10 @@ def main() -> None:
         drawn = [bench.draw(prompt, steps) for prompt in prompts]
         print(f"| {steps} | {measured(bench, judge, drawn, truth)} |", flush=True)
 
-    heading("guidance", *FOUND)
-    for guidance in GUIDANCE:
-        drawn = [bench.draw(prompt, CHOSEN_STEPS, guidance) for prompt in prompts]
-        print(f"| {guidance:g} | {found(bench, judge, drawn)} |", flush=True)
+    heading("guidance", "rescale", *FOUND)
+    for guidance, rescale in itertools.product(GUIDANCE, (0.0, 1.0)):
+        drawn = [bench.draw(prompt, CHOSEN_STEPS, guidance, rescale) for prompt in prompts]
+        print(f"| {guidance:g} | {rescale:g} | {found(bench, judge, drawn)} |", flush=True)
 
     heading("candidates", *FOUND)
     sets = [[bench.draw(prompt, CHOSEN_STEPS, candidate=k) for k in range(CANDIDATES)] for prompt in prompts]

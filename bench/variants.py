@@ -68,6 +68,7 @@ def main() -> None:
                 view_cameras(config),
                 num_inference_steps=config.num_inference_steps,
                 guidance_scale=config.guidance_scale,
+                guidance_rescale=config.guidance_rescale,
                 generator=stage_generator(seed, "views"),
             )
             for seed in range(arguments.seeds)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from pipeline.consistency import Consistency, view_consistency
-from pipeline.finish import asks_for_metal, metal_share
+from pipeline.finish import asks_for_color, asks_for_metal, color_lacking, metal_share
 from pipeline.preset import ViewsConfig
 from pipeline.prompt import Prompt
 from render.cameras import Cameras, orbit_cameras
@@ -47,8 +47,10 @@ class BestViews:
 def best_views(
     network: ViewModel, prompt: Prompt, config: ViewsConfig, seed: int, progress: Progress = silent
 ) -> BestViews:
-    """The set of views that agrees best with itself and with the prompt: `score exp(w (likeness - 1) - m d)`,
-    where d is how far the views are from the metal, or the lack of it, that the text asks for.
+    """The set of views that agrees best with itself and with the prompt.
+
+    What counts is `score exp(w (likeness - 1) - m d - c l)`, where d is how far the views are from
+    the metal, or the lack of it, and l what they lack of the colour that the text asks for.
 
     The best of the candidates is drawn again from `redraw_level`, of a picture from no higher than where its
     views begin, and kept where that is better.
@@ -56,13 +58,14 @@ def best_views(
     cameras, total = view_cameras(config), config.candidates + config.redraws
     best: BestViews | None = None
     scores: list[float] = []
-    metal = asks_for_metal(prompt.text)
+    metal, colors = asks_for_metal(prompt.text), asks_for_color(prompt.text)
     for k in range(total):
         views = network(
             prompt,
             cameras,
             num_inference_steps=config.num_inference_steps,
             guidance_scale=config.guidance_for(prompt),
+            guidance_rescale=config.rescale_for(prompt),
             generator=stage_generator(seed, f"views-{k}" if k else "views"),
             start=best.views if best is not None and k >= config.candidates else None,
             start_level=min(config.redraw_level, config.guess_level_for(prompt)),
@@ -74,6 +77,8 @@ def best_views(
         fits = 0.0 if likeness is None else config.likeness_weight * (likeness - 1)
         if metal is not None:
             fits -= config.metal_weight * abs(metal_share(views.gbuffer) - metal)
+        if colors:
+            fits -= config.color_weight * color_lacking(views.gbuffer, colors)
         scores.append(found.score * math.exp(fits))
         if best is None or scores[-1] > max(scores[:-1]):
             best = BestViews(views, found, likeness, ())

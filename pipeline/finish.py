@@ -1,13 +1,15 @@
-"""Whether a prompt asks for metal, and how much of drawn views is: words and channels, no network.
+"""What metal and colour a prompt asks for, and how much of it views have: words and channels, no network.
 
-Of sets of views drawn for "a yellow metal chair" more than half are yellow paint. Metal is a channel that can
-be read, so what the words say of it takes part in the choice among sets (`best_views`).
+Of sets of views drawn for "a yellow metal chair" more than half are yellow paint, and of those for "a teal
+palm tree" most are green. Metal and colour can be read from the channels, so what the words say of them takes
+part in the choice among sets (`best_views`).
 """
 
 from __future__ import annotations
 
 import re
 
+from pipeline.color_names import COLOR_WORDS, color_shares
 from render.gbuffer import GBuffer
 
 _METAL = (
@@ -17,6 +19,14 @@ _OTHER = (
     "wood wooden stone marble brick concrete clay ceramic porcelain glass crystal plastic rubber leather "
     "fabric cloth woollen wool paper cardboard straw bamboo bone ice"
 )
+_SHADES = {
+    base: tuple(name for name in COLOR_WORDS if name.split()[-1] == base)
+    for base in dict.fromkeys(name.split()[-1] for name in COLOR_WORDS)
+}
+_SHADES |= {"gold": ("gold", "yellow"), "golden": ("gold", "yellow"), "gray": _SHADES["grey"]}
+_SHADES |= {"violet": _SHADES["purple"], "turquoise": _SHADES["teal"], "crimson": _SHADES["red"]}
+_LEAST_SHARE = 0.5
+"""Of a thing that is said to be red this much at least should be: a mushroom has a white stem."""
 _BREAKS = re.compile(r"[,;.:]|\b(?:with|and|on|in|of|under|beside|for|that|which)\b")
 
 
@@ -33,3 +43,21 @@ def metal_share(gbuffer: GBuffer) -> float:
     assert gbuffer.metallic is not None
     values = gbuffer.metallic[gbuffer.alpha > 0.5]
     return float(values.mean()) if len(values) else 0.0
+
+
+def asks_for_color(text: str) -> tuple[str, ...]:
+    """Names (`COLOR_WORDS`) that count as the colour that a text says its first thing has, shades included.
+
+    Empty where it names none, or several, as "a black and white cow" does.
+    """
+    words = re.findall(r"[a-z]+", _BREAKS.split(text.lower(), maxsplit=1)[0])
+    named = {_SHADES[word] for word in words if word in _SHADES}
+    if len(named) != 1 or words[-1] in _SHADES:
+        return ()
+    return named.pop()
+
+
+def color_lacking(gbuffer: GBuffer, asked: tuple[str, ...]) -> float:
+    """What half of the covered pixels lacks of the asked colour: 0 where half have it, 1 where none has."""
+    shares = color_shares(gbuffer)
+    return max(0.0, 1 - sum(shares[name] for name in asked) / _LEAST_SHARE)

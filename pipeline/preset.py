@@ -34,9 +34,12 @@ class ViewsConfig:
     """One per azimuth: eight around, one from the top, one from below."""
     size_px: int = 128
     num_inference_steps: int = 25
-    guidance_scale: float = 2.0
+    guidance_scale: float = 3.5
+    guidance_rescale: float = 1.0
+    """How far guided views are given the spread of those without, so that colours are no more saturated than
+    asked."""
     picture_guidance_scale: float = 2.0
-    """Where the prompt is a picture alone."""
+    """Where the prompt is a picture alone, whose views are not rescaled."""
     picture_start_level: float = 0.45
     """Where the prompt has a picture: views begin at this noise level from a first guess of the whole object;
     1 begins from nothing but noise."""
@@ -46,6 +49,8 @@ class ViewsConfig:
     """What the critic's opinion counts in that choice; 0: only whether the views agree."""
     metal_weight: float = 1.0
     """What it counts there that views are of metal, or not, where the text says so (`pipeline.finish`)."""
+    color_weight: float = 1.0
+    """What it counts there that views have the colour that the text says."""
     redraws: int = 0
     """How often the best set is drawn again from `redraw_level`, and kept where that is better."""
     redraw_level: float = 0.88
@@ -73,8 +78,10 @@ class ViewsConfig:
         _check("candidates", self.candidates, 1, 16)
         _check("likeness_weight", self.likeness_weight, 0.0, 100.0)
         _check("metal_weight", self.metal_weight, 0.0, 100.0)
+        _check("color_weight", self.color_weight, 0.0, 100.0)
         _check("redraws", self.redraws, 0, 16)
         _check("redraw_level", self.redraw_level, 0.0, 1.0)
+        _check("guidance_rescale", self.guidance_rescale, 0.0, 1.0)
         _check("guidance_scale", self.guidance_scale, 0.0, 50.0)
         _check("picture_guidance_scale", self.picture_guidance_scale, 0.0, 50.0)
         _check("picture_start_level", self.picture_start_level, 0.0, 1.0)
@@ -82,6 +89,10 @@ class ViewsConfig:
     def guidance_for(self, prompt: Prompt) -> float:
         """The guidance scale for a prompt."""
         return self.guidance_scale if prompt.text else self.picture_guidance_scale
+
+    def rescale_for(self, prompt: Prompt) -> float:
+        """How far guided views of such a prompt are rescaled."""
+        return self.guidance_rescale if prompt.text else 0.0
 
     def guess_level_for(self, prompt: Prompt) -> float:
         """The noise level at which views begin from a first guess; 1: from noise alone."""

@@ -58,7 +58,9 @@ class RetextureConfig:
     def painting(self) -> RepaintConfig:
         """The sampler's part."""
         views = self.preset.views
-        return RepaintConfig(views.num_inference_steps, views.guidance_scale, self.strength)
+        return RepaintConfig(
+            views.num_inference_steps, views.guidance_scale, self.strength, views.guidance_rescale
+        )
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class ViewModel(Protocol):
         *,
         num_inference_steps: int,
         guidance_scale: float,
+        guidance_rescale: float,
         generator: torch.Generator,
         start: ViewSet | None = None,
         start_level: float = 1.0,

@@ -101,6 +101,7 @@ class BarrelPipeline:
         """Of every call: whether views were drawn again."""
         self.start_levels: list[float] = []
         self.guidance: list[float] = []
+        self.rescales: list[float] = []
         self.guess_levels: list[float] = []
         self.likes: Callable[[ViewSet], float] | None = None
         self.takes_pictures_for: str | None = None
@@ -112,6 +113,7 @@ class BarrelPipeline:
         *,
         num_inference_steps: int,
         guidance_scale: float,
+        guidance_rescale: float,
         generator: torch.Generator,
         start: ViewSet | None = None,
         start_level: float = 1.0,
@@ -122,6 +124,7 @@ class BarrelPipeline:
         self.started.append(start is not None)
         self.start_levels.append(start_level)
         self.guidance.append(guidance_scale)
+        self.rescales.append(guidance_rescale)
         self.guess_levels.append(guess_level)
         for step in range(num_inference_steps):
             progress(step / num_inference_steps)

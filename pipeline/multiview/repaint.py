@@ -43,6 +43,8 @@ class RepaintConfig:
     guidance_scale: float = 3.0
     strength: float = 1.0
     """The noise level at which painting begins: 1 forgets the old colours, 0.9 keeps traces, 0.75 most."""
+    guidance_rescale: float = 0.0
+    """As `ViewSampler.velocity` takes it."""
 
     def __post_init__(self) -> None:
         if not 1 <= self.num_inference_steps <= 1000:
@@ -88,7 +90,13 @@ def repaint(
         progress(step / steps, "painting")
         sigma, following = sigmas[step], sigmas[step + 1]
         velocity = sampler.velocity(
-            latents, sigma.expand(len(cameras)), rays, conditioning, config.guidance_scale, lifted
+            latents,
+            sigma.expand(len(cameras)),
+            rays,
+            conditioning,
+            config.guidance_scale,
+            lifted,
+            config.guidance_rescale,
         )
         clean = _encoded(sampler, _shaped(_decoded(sampler, latents - sigma * velocity), truth))
         latents = (1 - following) * clean + following * (latents + (1 - sigma) * velocity)

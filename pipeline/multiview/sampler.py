@@ -192,10 +192,14 @@ class ViewSampler:
         conditioning: Conditioning,
         guidance_scale: float,
         lifted: Sequence[Lifted] = (),
+        guidance_rescale: float = 0.0,
     ) -> Float[Tensor, "v c h w"]:
         """Guided velocity `uncond + s * (cond - uncond)` of all views, fp32.
 
         Lifted views of pictures are part of the condition: they stand beside the views there, clean.
+        Guided latents spread too far, which shows as colours more saturated than asked; `guidance_rescale` 1
+        gives their clean prediction the spread that it has without guidance, 0 leaves it (arXiv:2305.08891).
+        No view may be clean then.
         """
 
         def predicted(context: tuple[Tensor, Tensor], beside: Sequence[Lifted]) -> Tensor:
@@ -210,7 +214,13 @@ class ViewSampler:
         if guidance_scale == 1:
             return conditional
         unconditional = predicted(conditioning.unconditional, ())
-        return unconditional + guidance_scale * (conditional - unconditional)
+        guided = unconditional + guidance_scale * (conditional - unconditional)
+        if guidance_rescale == 0:
+            return guided
+        level = sigma.view(-1, 1, 1, 1)
+        clean = noisy - level * guided
+        spread = (noisy - level * conditional).std() / clean.std().clamp_min(1e-6)
+        return (noisy - clean * (1 + guidance_rescale * (spread - 1))) / level
 
     def encode_views(self, gbuffer: GBuffer, cameras: Cameras) -> Float[Tensor, "C c h w"]:
         """Latents of views, fp32; differentiable."""
@@ -235,6 +245,7 @@ class ViewSampler:
         *,
         num_inference_steps: int = 25,
         guidance_scale: float = 2.0,
+        guidance_rescale: float = 0.0,
         generator: torch.Generator | None = None,
         start: ViewSet | None = None,
         start_level: float = 1.0,
@@ -273,7 +284,7 @@ class ViewSampler:
 
         def velocity(latents: Tensor, sigma: Tensor) -> Tensor:
             level = sigma.to(latents).expand(len(cameras))
-            return self.velocity(latents, level, rays, conditioning, guidance_scale, lifted)
+            return self.velocity(latents, level, rays, conditioning, guidance_scale, lifted, guidance_rescale)
 
         sigmas = self.sigmas(num_inference_steps).to(device)
 

@@ -14,17 +14,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.training.props import (
-    COLOR_WORDS,
-    COLORS,
-    Prop,
-    captions,
-    clean_caption,
-    color_words,
-    in_unit_ball,
-    nearest_colors,
-    with_article,
-)
+from pipeline.color_names import COLOR_WORDS, COLORS, nearest_colors
+from pipeline.training.props import Prop, captions, clean_caption, color_words, in_unit_ball, with_article
 
 _COLOR_PARTS = frozenset(" ".join(COLOR_WORDS).split())
 

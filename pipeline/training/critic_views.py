@@ -14,10 +14,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pipeline.color_names import COLORS
 from pipeline.multiview.codec import ALPHA, COLOR, METALLIC, ROUGHNESS
 from pipeline.multiview.critic_network import SIZE
 from pipeline.training.augment import recolored, rematerialed
-from pipeline.training.props import COLORS, Prop, captions, clean_caption
+from pipeline.training.props import Prop, captions, clean_caption
 from pipeline.training.views import Pose, cameras_of, network_images
 from render.progress import Progress, silent
 

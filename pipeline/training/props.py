@@ -17,8 +17,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 from numpy.typing import NDArray
-from skimage.color import rgb2lab
 
+from pipeline.color_names import COLOR_WORDS, COLORS, nearest_colors
 from render.errors import InputError
 
 
@@ -163,25 +163,6 @@ def is_asked_for(prop: Prop) -> bool:
 def clean_caption(caption: str) -> str:
     """A caption without part codes."""
     return " ".join(_CODES.sub(" ", caption.lower()).split())
-
-
-COLORS: dict[str, tuple[int, int, int]] = {
-    "red": (200, 45, 45), "dark red": (120, 30, 35), "orange": (235, 130, 40), "yellow": (245, 205, 65),
-    "gold": (205, 160, 60), "green": (70, 165, 75), "dark green": (35, 90, 55),
-    "light green": (150, 210, 110),
-    "teal": (50, 165, 155), "light blue": (130, 195, 235), "blue": (60, 110, 205), "dark blue": (35, 50, 110),
-    "purple": (125, 75, 170), "pink": (240, 150, 180), "brown": (130, 85, 55), "dark brown": (80, 52, 40),
-    "beige": (215, 185, 145), "white": (238, 238, 238), "light grey": (190, 192, 196),
-    "grey": (135, 138, 142), "dark grey": (78, 80, 86), "black": (32, 32, 36),
-}  # fmt: skip
-COLOR_WORDS = tuple(COLORS)
-
-
-def nearest_colors(rgb: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, " n"]:
-    """Index in `COLOR_WORDS` of the nearest colour (Lab distance) of each of sRGB `rgb` in 0..255."""
-    palette = rgb2lab(np.array(list(COLORS.values()), np.float32)[None] / 255)[0]
-    lab = rgb2lab(rgb[None] / 255)[0]
-    return np.linalg.norm(lab[:, None] - palette[None], axis=-1).argmin(1)
 
 
 def color_words(prop: Prop, minimum_share: float = 0.25) -> tuple[str, ...]:

@@ -29,11 +29,11 @@ from bench.prior_measures import (
     compare,
     compositional_prompts,
     mask_iou,
-    palette_shares,
 )
 from bench.prior_page import Row, table
 from bench.prior_parts import NOVEL, Bench, as_believed
 from bench.prior_samples import Sampler, Sampling, packed, unpacked
+from pipeline.color_names import color_shares
 from pipeline.multiview.codec import decode_gbuffer
 from pipeline.multiview.critic_network import CriticNetwork, shrink
 from pipeline.multiview.lifter import PictureLifter
@@ -125,14 +125,14 @@ def test_channel_psnr_of_a_known_error() -> None:
 def test_colours_and_metal_are_read_from_pixels() -> None:
     image, _ = box_views()
     red = decode_gbuffer(image, cameras_of(list(RING), 32))
-    shares = palette_shares(red)
+    shares = color_shares(red)
     assert shares["red"] == 1
     assert color_is_right(shares, ("red", "dark red")) == (1, True)
     assert color_is_right(shares, ("blue",)) == (0, False)
     mixed = dict.fromkeys(shares, 0.0) | {"red": 0.4, "blue": 0.3, "dark blue": 0.3}
     assert color_is_right(mixed, ("red",)) == (0.4, False)  # blues are one family
     empty = decode_gbuffer(torch.zeros(4, 10, 32, 32) - 1, cameras_of(list(RING), 32))
-    assert color_is_right(palette_shares(empty), ("red",)) == (0, False)
+    assert color_is_right(color_shares(empty), ("red",)) == (0, False)
 
 
 def test_colour_words_of_captions() -> None:

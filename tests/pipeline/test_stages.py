@@ -111,6 +111,25 @@ def test_what_is_asked_for_in_metal_is_chosen_in_metal() -> None:
     assert weightless.scores == plain.scores
 
 
+def test_what_is_asked_for_in_a_colour_is_chosen_in_it() -> None:
+    class Alternately(BarrelPipeline):
+        def __call__(self, *args: Any, **options: Any) -> ViewSet:
+            views = super().__call__(*args, **options)
+            rgb = torch.tensor([0.2, 0.4, 0.8] if self.calls % 2 else [0.8, 0.2, 0.2])
+            return replace(views, gbuffer=replace(views.gbuffer, base_color_srgb=views.gbuffer.alpha * rgb))
+
+    config = ViewsConfig(size_px=64, num_inference_steps=1, candidates=4)
+    for text, channel in (("a blue barrel", 2), ("a red barrel", 0)):
+        chosen = best_views(Alternately(jitter=2.0), Prompt(text), config, 0).views.gbuffer
+        assert chosen.base_color_srgb is not None
+        assert int(chosen.base_color_srgb.sum((0, 1, 2)).argmax()) == channel
+    plain = best_views(Alternately(jitter=2.0), Prompt("a barrel"), config, 0)
+    weightless = best_views(
+        Alternately(jitter=2.0), Prompt("a blue barrel"), replace(config, color_weight=0.0), 0
+    )
+    assert weightless.scores == plain.scores
+
+
 def test_a_picture_alone_has_its_own_guidance_and_every_picture_a_first_guess() -> None:
     picture = Image.new("RGBA", (8, 8), "red")
     config = ViewsConfig(
@@ -121,6 +140,7 @@ def test_a_picture_alone_has_its_own_guidance_and_every_picture_a_first_guess() 
     for prompt in (Prompt("a barrel"), Prompt("", picture), Prompt("a barrel", picture)):
         best_views(model, prompt, config, 0)
     assert model.guidance == [2.5, 1.5, 2.5]
+    assert model.rescales == [1.0, 0.0, 1.0]
     assert model.guess_levels == [1.0, 0.7, 0.7]
     # What is drawn again of a picture keeps as much of its first guess.
     again = BarrelPipeline()

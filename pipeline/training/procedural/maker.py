@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.color_names import COLORS
 from pipeline.training.procedural.solids import Solid
-from pipeline.training.props import COLORS, Prop, in_unit_ball, with_article
+from pipeline.training.props import Prop, in_unit_ball, with_article
 
 _AN = re.compile(r"\ba (?=[aeiou])")
 _TWICE = re.compile(r"\b(\w+) \1\b")

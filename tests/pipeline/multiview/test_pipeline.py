@@ -110,6 +110,24 @@ def test_guidance_is_linear_in_the_scale(pipeline: MultiViewPipeline) -> None:
     torch.testing.assert_close(at[2], at[0] + 3 * (at[1] - at[0]), atol=1e-5, rtol=1e-4)
 
 
+def test_rescaled_guidance_spreads_no_further_than_the_condition(pipeline: MultiViewPipeline) -> None:
+    conditioning = pipeline.condition(Prompt("a barrel", negative="a sword"))
+    noisy = torch.randn(3, 16, 8, 8, generator=torch.Generator().manual_seed(3))
+    rays, sigma = pipeline.rays(CAMERAS), torch.full((3,), 0.8)
+
+    def clean(scale: float, rescale: float) -> torch.Tensor:
+        with torch.no_grad():
+            found = pipeline.velocity(noisy, sigma, rays, conditioning, scale, (), rescale)
+        return noisy - 0.8 * found
+
+    alone, guided, rescaled = clean(1.0, 1.0), clean(9.0, 0.0), clean(9.0, 1.0)
+    assert not torch.allclose(guided.std(), alone.std(), rtol=1e-3)
+    torch.testing.assert_close(rescaled.std(), alone.std(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(rescaled / rescaled.std(), guided / guided.std(), rtol=1e-3, atol=1e-4)
+    half = clean(9.0, 0.5)
+    torch.testing.assert_close(half, (guided + rescaled) / 2, rtol=1e-3, atol=1e-4)
+
+
 def test_denoiser_estimates_the_clean_latents(pipeline: MultiViewPipeline) -> None:
     prompt = Prompt("a barrel")
     views = draw(pipeline, prompt, 1)

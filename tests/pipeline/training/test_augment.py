@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import trimesh
 
+from pipeline.color_names import COLOR_WORDS
 from pipeline.training.augment import (
     carried,
     carriers,
@@ -20,7 +21,7 @@ from pipeline.training.augment import (
     stretched,
     warped,
 )
-from pipeline.training.props import COLOR_WORDS, Prop, captions, color_words
+from pipeline.training.props import Prop, captions, color_words
 from tests.pipeline.training.test_props import box_prop
 
 

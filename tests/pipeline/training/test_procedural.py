@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from pipeline.color_names import COLORS
 from pipeline.training.procedural import (
     _OBJECTS,
     _composition,
@@ -16,7 +17,7 @@ from pipeline.training.procedural import (
 from pipeline.training.procedural.assemblies import assembly
 from pipeline.training.procedural.maker import Maker, phrases
 from pipeline.training.procedural.solids import arc, ball, box, cylinder, disc, lathe, pipe, prism, ring, tube
-from pipeline.training.props import COLORS, captions
+from pipeline.training.props import captions
 
 
 def signed_volume(solid) -> float:

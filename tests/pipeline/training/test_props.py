@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import trimesh
 
+from pipeline.color_names import COLOR_WORDS
 from pipeline.training.props import (
-    COLOR_WORDS,
     Prop,
     captions,
     clean_caption,

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from pipeline.color_names import COLOR_WORDS
+from pipeline.color_names import SHADES
 from pipeline.multiview.codec import ALPHA, COLOR, HEIGHT, METALLIC, NORMAL, ROUGHNESS
 from render.gbuffer import GBuffer
 
@@ -69,12 +69,7 @@ def compositional_prompts() -> list[tuple[str, str, Finish]]:
 
 def asked_colors(text: str) -> tuple[str, ...]:
     """Palette words of one family that a caption names first ("dark red" asks for red too); empty if none."""
-    words = text.lower().split()
-    bases = {name.split()[-1] for name in COLOR_WORDS}
-    for word in words:
-        if word in bases:
-            return tuple(name for name in COLOR_WORDS if name.split()[-1] == word)
-    return ()
+    return next((SHADES[word] for word in text.lower().split() if word in SHADES), ())
 
 
 @dataclass(frozen=True)

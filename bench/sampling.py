@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,17 +28,15 @@ from pipeline.best_views import stage_generator, view_cameras
 from pipeline.consistency import view_consistency
 from pipeline.multiview.codec import encode_gbuffer
 from pipeline.multiview.sampler import ViewSampler, load
-from pipeline.preset import ViewsConfig
+from pipeline.preset import ViewsConfig, load_preset
 from pipeline.prompt import Prompt
 from pipeline.training.props import load_props
 from render.gbuffer import ViewSet
 
 STEPS = (2, 3, 4, 6, 8, 12, 16, 25, 50)
 TRUTH_STEPS = 100
-GUIDANCE = (1.0, 2.0, 3.0, 3.5, 5.0)
+GUIDANCE = (2.0, 3.0, 3.5, 5.0)
 CANDIDATES = 4
-CHOSEN_STEPS = 12
-CHOSEN_GUIDANCE, CHOSEN_RESCALE = 3.5, 1.0
 FOUND = ("agreement", "judge's first", "among three")
 AROUND = [0, 2, 4, 6]
 """Of the presets' views, those from the four sides."""
@@ -57,22 +55,15 @@ class Bench:
     def __init__(self, sampler: ViewSampler) -> None:
         self.sampler, self.cameras = sampler, view_cameras(ViewsConfig())
 
-    def draw(
-        self,
-        prompt: str,
-        steps: int,
-        guidance: float = CHOSEN_GUIDANCE,
-        rescale: float = CHOSEN_RESCALE,
-        candidate: int = 0,
-    ) -> Drawn:
-        """As `stages.draw_views` does; its candidates have the same noise here."""
+    def draw(self, prompt: str, config: ViewsConfig, candidate: int = 0) -> Drawn:
+        """A single set, as `stages.draw_views` draws it; its candidates have the same noise here."""
         start = time.process_time()
         views = self.sampler(
             Prompt(prompt),
             self.cameras,
-            num_inference_steps=steps,
-            guidance_scale=guidance,
-            guidance_rescale=rescale,
+            num_inference_steps=config.num_inference_steps,
+            guidance_scale=config.guidance_scale,
+            guidance_rescale=config.guidance_rescale,
             generator=stage_generator(0, f"views-{candidate}" if candidate else "views"),
         )
         seconds = time.process_time() - start
@@ -114,30 +105,31 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=len(PROMPTS))
     given = parser.parse_args()
     judge = load_judge(given.props, list(load_props(given.props)))
-    prompts = PROMPTS[: given.prompts]
+    prompts, chosen = PROMPTS[: given.prompts], load_preset("standard").views
     print(f"{len(prompts)} prompts of the gallery, seed 0")
 
     heading("precision", "error", *FOUND, "processor s")
     exact = Bench(load(given.model, dtype=torch.float32))
     bench = Bench(load(given.model, dtype=torch.bfloat16))
-    pairs = [(exact.draw(prompt, CHOSEN_STEPS), bench.draw(prompt, CHOSEN_STEPS)) for prompt in prompts]
+    pairs = [(exact.draw(prompt, chosen), bench.draw(prompt, chosen)) for prompt in prompts]
     precise = [pair[0] for pair in pairs]
     print(f"| fp32 | {measured(exact, judge, precise, precise)} |", flush=True)
     print(f"| bf16 | {measured(bench, judge, [pair[1] for pair in pairs], precise)} |", flush=True)
 
     heading("steps", "error", *FOUND, "processor s")
-    truth = [bench.draw(prompt, TRUTH_STEPS) for prompt in prompts]
+    truth = [bench.draw(prompt, replace(chosen, num_inference_steps=TRUTH_STEPS)) for prompt in prompts]
     for steps in STEPS:
-        drawn = [bench.draw(prompt, steps) for prompt in prompts]
+        drawn = [bench.draw(prompt, replace(chosen, num_inference_steps=steps)) for prompt in prompts]
         print(f"| {steps} | {measured(bench, judge, drawn, truth)} |", flush=True)
 
     heading("guidance", "rescale", *FOUND)
     for guidance, rescale in itertools.product(GUIDANCE, (0.0, 1.0)):
-        drawn = [bench.draw(prompt, CHOSEN_STEPS, guidance, rescale) for prompt in prompts]
+        config = replace(chosen, guidance_scale=guidance, guidance_rescale=rescale)
+        drawn = [bench.draw(prompt, config) for prompt in prompts]
         print(f"| {guidance:g} | {rescale:g} | {found(bench, judge, drawn)} |", flush=True)
 
     heading("candidates", *FOUND)
-    sets = [[bench.draw(prompt, CHOSEN_STEPS, candidate=k) for k in range(CANDIDATES)] for prompt in prompts]
+    sets = [[bench.draw(prompt, chosen, k) for k in range(CANDIDATES)] for prompt in prompts]
     for count in (1, 2, CANDIDATES):
         best = [max(one[:count], key=lambda drawn: drawn.score) for one in sets]
         print(f"| {count} | {found(bench, judge, best)} |", flush=True)

@@ -20,6 +20,11 @@ COLORS: dict[str, tuple[int, int, int]] = {
     "grey": (135, 138, 142), "dark grey": (78, 80, 86), "black": (32, 32, 36),
 }  # fmt: skip
 COLOR_WORDS = tuple(COLORS)
+SHADES = {
+    base: tuple(name for name in COLOR_WORDS if name.split()[-1] == base)
+    for base in dict.fromkeys(name.split()[-1] for name in COLOR_WORDS)
+}
+"""Light, dark and plain of each colour."""
 
 
 def nearest_colors(rgb: Float[np.ndarray, "n 3"]) -> Int[np.ndarray, " n"]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from pipeline.color_names import COLOR_WORDS, color_shares
+from pipeline.color_names import SHADES, color_shares
 from render.gbuffer import GBuffer
 
 _METAL = (
@@ -19,12 +19,10 @@ _OTHER = (
     "wood wooden stone marble brick concrete clay ceramic porcelain glass crystal plastic rubber leather "
     "fabric cloth woollen wool paper cardboard straw bamboo bone ice"
 )
-_SHADES = {
-    base: tuple(name for name in COLOR_WORDS if name.split()[-1] == base)
-    for base in dict.fromkeys(name.split()[-1] for name in COLOR_WORDS)
-}
-_SHADES |= {"gold": ("gold", "yellow"), "golden": ("gold", "yellow"), "gray": _SHADES["grey"]}
-_SHADES |= {"violet": _SHADES["purple"], "turquoise": _SHADES["teal"], "crimson": _SHADES["red"]}
+_ASKED = SHADES | {
+    "gold": ("gold", "yellow"), "golden": ("gold", "yellow"), "gray": SHADES["grey"],
+    "violet": SHADES["purple"], "turquoise": SHADES["teal"], "crimson": SHADES["red"],
+}  # fmt: skip
 _LEAST_SHARE = 0.5
 """Of a thing that is said to be red this much at least should be: a mushroom has a white stem."""
 _BREAKS = re.compile(r"[,;.:]|\b(?:with|and|on|in|of|under|beside|for|that|which)\b")
@@ -46,13 +44,13 @@ def metal_share(gbuffer: GBuffer) -> float:
 
 
 def asks_for_color(text: str) -> tuple[str, ...]:
-    """Names (`COLOR_WORDS`) that count as the colour that a text says its first thing has, shades included.
+    """Names of `color_names` that count as the colour that a text says its first thing has, shades included.
 
     Empty where it names none, or several, as "a black and white cow" does.
     """
     words = re.findall(r"[a-z]+", _BREAKS.split(text.lower(), maxsplit=1)[0])
-    named = {_SHADES[word] for word in words if word in _SHADES}
-    if len(named) != 1 or words[-1] in _SHADES:
+    named = {_ASKED[word] for word in words if word in _ASKED}
+    if len(named) != 1 or words[-1] in _ASKED:
         return ()
     return named.pop()
 

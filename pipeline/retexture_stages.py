@@ -52,14 +52,14 @@ class RetextureConfig:
     """None: the larger of the preset's and the old texture's, up to 2048."""
 
     def __post_init__(self) -> None:
-        self.painting()
+        RepaintConfig(strength=self.strength)
         RecolorConfig(self.texture_size or 1024, self.grain)
 
-    def painting(self) -> RepaintConfig:
+    def painting(self, prompt: Prompt) -> RepaintConfig:
         """The sampler's part."""
         views = self.preset.views
         return RepaintConfig(
-            views.num_inference_steps, views.guidance_scale, self.strength, views.guidance_rescale
+            views.num_inference_steps, views.guidance_for(prompt), self.strength, views.rescale_for(prompt)
         )
 
 
@@ -105,7 +105,7 @@ def paint(
         network,
         prompt,
         seen,
-        config.painting(),
+        config.painting(prompt),
         generator=stage_generator(seed, "paint"),
         progress=lambda done, text="": progress(0.1 + 0.9 * done, text),
     )

@@ -14,6 +14,7 @@ from PIL import Image
 
 from pipeline.cli import invoke
 from pipeline.preset import PreviewConfig, ViewsConfig, load_preset
+from pipeline.prompt import Prompt
 from pipeline.receipt import Receipt
 from pipeline.replay import replay
 from pipeline.retexture import RetextureConfig, retexture
@@ -151,3 +152,11 @@ def test_command_line_says_what_is_wrong(
     assert says in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out" / "ball.glb").exists()
+
+
+def test_a_picture_alone_is_painted_with_its_own_guidance() -> None:
+    config = RetextureConfig()
+    views, picture = config.preset.views, Image.new("RGBA", (8, 8), "red")
+    by_words, by_picture = config.painting(Prompt("a crate")), config.painting(Prompt("", picture))
+    assert (by_words.guidance_scale, by_words.guidance_rescale) == (views.guidance_scale, 1.0)
+    assert (by_picture.guidance_scale, by_picture.guidance_rescale) == (views.picture_guidance_scale, 0.0)
